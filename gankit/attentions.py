@@ -1,0 +1,82 @@
+"""Attention: modules that let every position of a feature map look at the others.
+
+Each starts as the identity, through a learned gain of zero, and keeps (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gankit.errors import OptionError
+from gankit.registry import attention
+from gankit.slots import Norm
+
+__all__ = ["NoAttention", "SelfAttention2d"]
+
+
+@attention("none")
+class NoAttention(nn.Identity):
+    """Looks at nothing: the feature map passes as it is."""
+
+    def __init__(self, channels: int, norm: Norm = Norm(), /) -> None:
+        super().__init__()
+
+
+@attention("self_attention")
+class SelfAttention2d(nn.Module):
+    """Adds to each position a weighted sum over all positions, scaled by a gain that starts at 0.
+
+    Zhang et al., "Self-Attention Generative Adversarial Networks" (2019), section 3,
+    arXiv:1805.08318. The defaults are the form of the paper's equations, with biases. The
+    authors' released code is `value_reduction = 2, pool = 2, bias = false`.
+
+    Options:
+        reduction: queries and keys have C / reduction channels.
+        value_reduction: values have C / value_reduction channels; above 1 a further 1x1
+            convolution brings them back to C.
+        pool: keys and values are max-pooled by this factor.
+        bias: the 1x1 convolutions have biases.
+
+    Shape: (B, C, H, W) -> (B, C, H, W).
+
+    Raises:
+        OptionError: fewer channels than a reduction divides into at least one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        norm: Norm = Norm(),
+        /,
+        *,
+        reduction: int = 8,
+        value_reduction: int = 1,
+        pool: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, factor in (("reduction", reduction), ("value_reduction", value_reduction)):
+            if not 1 <= factor <= channels:
+                raise OptionError(name, f"{name} {factor} of {channels} channels leaves none")
+        narrow, values = channels // reduction, channels // value_reduction
+        self.query = norm.weight(nn.Conv2d(channels, narrow, 1, bias=bias))
+        self.key = norm.weight(nn.Conv2d(channels, narrow, 1, bias=bias))
+        self.value = norm.weight(nn.Conv2d(channels, values, 1, bias=bias))
+        self.output = (
+            nn.Identity()
+            if values == channels
+            else norm.weight(nn.Conv2d(values, channels, 1, bias=bias))
+        )
+        self.pool: nn.Module = nn.Identity() if pool == 1 else nn.MaxPool2d(pool)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).flatten(2)  # (B, C / reduction, HW)
+        key = self.pool(self.key(x)).flatten(2)
+        value = self.pool(self.value(x)).flatten(2)
+        # No 1 / sqrt(d): the paper's scores are the plain products.
+        beta = F.softmax(torch.bmm(query.transpose(1, 2), key), dim=-1)  # (B, HW, keys)
+        attended = torch.bmm(value, beta.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.output(attended)

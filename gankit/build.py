@@ -1,0 +1,186 @@
+"""From a spec to live modules: binding parts, checking that they fit, making the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from gankit.errors import OptionError, Problem, SpecError
+from gankit.latents import normal
+from gankit.networks import initialize
+from gankit.ops import settle
+from gankit.optimizers import adam
+from gankit.randomness import derive, generator
+from gankit.registry import Option
+from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
+from gankit.spec import Part, Spec, problem_at
+
+__all__ = ["GAN", "bind", "build", "make_network", "needs_of"]
+
+
+@dataclass(kw_only=True)
+class GAN:
+    """Two networks and all that trains them; a spec builds one, and so can anyone by hand."""
+
+    image: Image
+    generator: nn.Module
+    discriminator: nn.Module
+    loss: Loss
+    latent: Latent = normal
+    optimizer: Any = adam
+    schedules: Sequence[object] = ()
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    augments: Mapping[str, Augment] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+    """What its loss and penalties have declared, such as real_in_generator."""
+    seed: int = 0
+
+    @property
+    def heads(self) -> Mapping[str, float]:
+        """Which of the discriminator's heads the adversarial loss applies to, with weights."""
+        return getattr(self.discriminator, "heads", {"logits": 1.0})
+
+    @property
+    def latent_width(self) -> int:
+        """The width of z."""
+        return int(self.generator.latent)  # type: ignore[arg-type]
+
+    def stateful(self) -> dict[str, nn.Module]:
+        """The parts other than the networks that have state to save, by path."""
+        named: dict[str, object] = {"loss": self.loss}
+        named |= {f"penalty.{name}": part for name, part in self.penalties.items()}
+        named |= {f"augment.{name}": part for name, part in self.augments.items()}
+        return {name: part for name, part in named.items() if isinstance(part, nn.Module)}
+
+
+def bind(part: Part) -> Any:
+    """The part with its options filled in: an object, a function, or the maker of a module."""
+    options = part.entry.options
+    bound = {name: _bind(options[name], value) for name, value in part.options.items()}
+    return part.entry.bind(**bound)
+
+
+def _bind(option: Option, value: Any) -> Any:
+    if option.slot == "norm":
+        return Norm(**{part.entry.on: bind(part) for part in value})
+    if option.slot and option.many:
+        return tuple(bind(part) for part in value)
+    return bind(value) if option.slot else value
+
+
+def needs_of(part: Part) -> frozenset[str]:
+    """What a part and those in its slots have declared that they need."""
+    return frozenset().union(*(inner.entry.needs for inner in part.inner()))
+
+
+def make_network(part: Part, image: Image, seed: int) -> nn.Module:
+    """A generator or discriminator with initial weights that depend on the seed alone.
+
+    Each layer draws from a generator named after it, so exchanging one part leaves the other
+    layers' initial weights as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, part.kind))
+        network: nn.Module = bind(part)(image)
+    arguments = getattr(network, "arguments", {})
+    if "initializer" in arguments and not next(network.parameters()).is_meta:
+        initialize(network, arguments["initializer"], lambda name: generator(seed, part.kind, name))
+    settle(network)
+    return network
+
+
+def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]:
+    """The live GAN and the data set of a spec.
+
+    On the device `meta` nothing is allocated, and the weights have no values.
+
+    Raises:
+        SpecError: with every part that cannot be built as it was asked for.
+    """
+    problems: list[Problem] = []
+    made: dict[str, Any] = {}
+
+    def attempt(name: str, part: Part, make: Callable[[], Any]) -> None:
+        try:
+            made[name] = make()
+        except (OptionError, ValueError) as error:
+            if isinstance(error, SpecError):
+                raise
+            problems.append(problem_at(spec.source, part, error))
+
+    attempt("data", spec.data, partial(bind, spec.data))
+    singles = {name: getattr(spec, name) for name in ("loss", "latent", "optimizer")}
+    listed = {
+        f"{part.kind}.{part.name}": part for part in (*spec.schedule, *spec.penalty, *spec.augment)
+    }
+    for name, part in (singles | listed).items():
+        attempt(name, part, partial(bind, part))
+    if "data" in made:
+        image: Image = made["data"].image
+        problems += unmet(spec, image)
+        for part in (spec.generator, spec.discriminator):
+            attempt(part.kind, part, partial(_placed, part, image, spec.seed, device))
+    if problems:
+        raise SpecError(problems)
+    gan = GAN(
+        image=image,
+        generator=made["generator"],
+        discriminator=made["discriminator"],
+        loss=made["loss"],
+        latent=made["latent"],
+        optimizer=made["optimizer"],
+        schedules=tuple(made[f"schedule.{part.name}"] for part in spec.schedule),
+        penalties={part.name: made[f"penalty.{part.name}"] for part in spec.penalty},
+        augments={part.name: made[f"augment.{part.name}"] for part in spec.augment},
+        needs=needs_of(spec.loss).union(*map(needs_of, spec.penalty)),
+        seed=spec.seed,
+    )
+    return gan, made["data"]
+
+
+def _placed(part: Part, image: Image, seed: int, device: torch.device | str) -> nn.Module:
+    """A network on its device; made on the CPU first, where its draws are the same everywhere."""
+    if torch.device(device).type == "meta":
+        with torch.device("meta"):
+            return make_network(part, image, seed)
+    return make_network(part, image, seed).to(device)
+
+
+def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
+    """What parts need and this spec does not give them."""
+
+    def problem(part: Part, message: str, hint: str = "") -> Problem:
+        return Problem(message, spec.source.value(part.path), hint)
+
+    discriminator = list(spec.discriminator.inner())
+    for part in spec.parts():
+        if "labels" in part.entry.needs and not image.classes:
+            yield problem(part, f'{part.kind} "{part.name}" needs labels; the data has none')
+        if "independent_rows" in part.entry.needs:
+            for inner in discriminator:
+                if "batch_statistics" in inner.entry.needs:
+                    yield problem(
+                        part,
+                        f'{part.kind} "{part.name}" treats each image by itself; the'
+                        f' discriminator\'s "{inner.name}" mixes them',
+                        "layernorm or no norm in [discriminator] leaves images apart",
+                    )
+    for part in (*spec.generator.inner(), *spec.discriminator.inner()):
+        if "positions" in part.entry.needs and not image.size:
+            yield problem(part, f'norm "{part.name}" needs positions; points in space have one')
+    if spec.train.batches == "joint":
+        for part in spec.parts():
+            if "separate_batches" in part.entry.needs:
+                yield problem(part, f'{part.kind} "{part.name}" needs [train] batches = "separate"')
+    takers = [part for part in spec.schedule if hasattr(part.entry.target, "turns")]
+    for part in takers[1:]:
+        yield problem(
+            part,
+            f'schedule "{part.name}" and "{takers[0].name}" both say who moves',
+            "keep one of them",
+        )

@@ -1,0 +1,73 @@
+"""What the presets share: how often sizes are halved, how wide stages are, where attention goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from gankit import blocks
+from gankit.activations import tanh
+from gankit.attentions import NoAttention
+from gankit.errors import OptionError
+from gankit.slots import Attention, Block, Image
+
+__all__ = ["base_of", "halvings_of", "to_range", "widths_of", "with_attention"]
+
+
+def halvings_of(image: Image, name: str) -> int:
+    """How often the image's sides are halved to reach a base of 4 to 7 positions.
+
+    Raises:
+        OptionError: the image has no such base; names the nearest sizes that do.
+    """
+    if not image.size:
+        raise OptionError("use", f'"{name}" makes images; the data are points, use "mlp"')
+    side = min(image.size)
+    for count in range(1, 20):
+        step = 2**count
+        if 4 <= side // step < 8 and not any(s % step for s in image.size):
+            return count
+    fits = [base * 2**count for count in range(1, 10) for base in range(4, 8)]
+    near = sorted(sorted(fits, key=lambda fit: abs(fit - side))[:2])
+    raise OptionError(
+        "use",
+        f'"{name}" cannot make {image.size[0]}x{image.size[1]}: both sides must be halved to a'
+        f" base of 4 to 7 for the smaller one; the nearest that can are {near[0]} and {near[1]}",
+    )
+
+
+def widths_of(width: int, width_max: int, count: int) -> list[int]:
+    """Channels from the image inwards, doubled per halving up to the greatest."""
+    if not width >= 1:
+        raise OptionError("width", f"width {width} leaves no channels")
+    if width_max < width:
+        raise OptionError("width_max", f"width_max {width_max} is below width {width}")
+    return [min(width * 2**level, width_max) for level in range(count)]
+
+
+def with_attention(
+    stages: Sequence[tuple[int, list[Block]]], attention: Attention, at: tuple[int, ...]
+) -> Iterator[Block]:
+    """The stages of each height, in order, with attention after those of a height in `at`."""
+    heights = [height for height, _ in stages]
+    for height in at:
+        if height not in heights:
+            have = ", ".join(str(h) for h in sorted(set(heights)))
+            raise OptionError(
+                "attention_at", f"this network has no feature map of height {height}; it has {have}"
+            )
+    for index, (height, made) in enumerate(stages):
+        yield from made
+        last = height not in heights[index + 1 :]
+        if height in at and last and attention is not NoAttention:
+            yield partial(blocks.Attend, attention=attention)
+
+
+def base_of(image: Image, halvings: int) -> tuple[int, int]:
+    height, width = image.size  # type: ignore[misc]
+    return height // 2**halvings, width // 2**halvings
+
+
+def to_range(image: Image) -> list[Block]:
+    """The last stage of a generator: tanh where images are bounded."""
+    return [partial(blocks.activate, activation=tanh)] if image.bounded else []

@@ -1,0 +1,220 @@
+"""A network as a list of stages, and what every list has: initial weights and a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from gankit.errors import OptionError
+from gankit.initializers import xavier
+from gankit.registry import discriminator, generator, hand
+from gankit.slots import Block, Image, Initializer, Norm, Shape
+
+__all__ = ["Condition", "Conditions", "StackDiscriminator", "StackGenerator", "initialize"]
+
+Conditions = Literal["none", "label", "embedding", "latent"]
+
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)
+
+
+def initialize(
+    network: nn.Module,
+    initializer: Initializer,
+    random: Callable[[str], torch.Generator | None] = lambda name: None,
+) -> None:
+    """Fill the weights of every convolution, dense and embedding layer, and zero their biases.
+
+    `random` names the generator for a layer by its name; by default torch's global one is drawn
+    from, as torch's own layers do. Layers inside parametrizations are set through them.
+    """
+    with torch.no_grad():
+        for name, layer in network.named_modules():
+            if isinstance(layer, _LAYERS):
+                weight = layer.weight.clone()
+                initializer(weight, random(name))  # type: ignore[arg-type]
+                layer.weight = weight if _parametrized(layer) else nn.Parameter(weight)
+                bias = getattr(layer, "bias", None)
+                if isinstance(bias, Tensor):
+                    bias.zero_()
+
+
+def _parametrized(layer: nn.Module) -> bool:
+    return parametrize.is_parametrized(layer, "weight")
+
+
+class Condition(nn.Module):
+    """The vector that conditional norms are given, made from the latent and the labels.
+
+    Shape: z (B, latent), labels (B,) -> (B, width), or None where there is no condition.
+
+    Raises:
+        OptionError: labels are wanted, and the data has no classes.
+    """
+
+    def __init__(self, kind: Conditions, image: Image, latent: int, embedding: int) -> None:
+        super().__init__()
+        if kind in ("label", "embedding") and not image.classes:
+            raise OptionError("condition", f'condition "{kind}" needs labels; the data has none')
+        if kind == "embedding":
+            self.embedding = nn.Embedding(image.classes, embedding)
+        self.kind = kind
+        self.classes = image.classes
+        self.width = {"none": 0, "label": image.classes, "embedding": embedding, "latent": latent}[
+            kind
+        ]
+
+    def forward(self, z: Tensor | None, labels: Tensor | None) -> Tensor | None:
+        if self.kind == "none":
+            return None
+        if self.kind == "latent":
+            return z
+        if labels is None:
+            raise ValueError(f'a network with condition "{self.kind}" is called with labels')
+        if self.kind == "embedding":
+            return self.embedding(labels)
+        return F.one_hot(labels, self.classes).to(torch.get_default_dtype())
+
+
+class _Stack(nn.Module):
+    """Stages in a row, named by block and height: `stages.attend_32`.
+
+    `arguments` are the options it was made from, so that any preset can be written out.
+    """
+
+    def __init__(
+        self, shape: Shape, stages: Sequence[Block], norm: Norm, arguments: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        if not stages:
+            raise OptionError("stages", "a network needs at least one stage")
+        self.arguments = arguments
+        self.stages = nn.ModuleDict()
+        self.shapes: list[Shape] = []
+        for index, make in enumerate(stages):
+            try:
+                stage = hand(make, shape, norm)
+            except ValueError as error:
+                if isinstance(error, OptionError):
+                    raise
+                raise OptionError("stages", f"stage {index + 1}: {error}") from error
+            shape = stage.out
+            self.stages[self._name(make, shape[1])] = stage
+        self.out = shape
+
+    def _name(self, make: Block, height: int) -> str:
+        made = make.func if isinstance(make, partial) else make
+        name = f"{getattr(made, '__name__', type(made).__name__).lower()}_{height}"
+        taken = sum(key == name or key.startswith(f"{name}_") for key in self.stages)
+        return f"{name}_{taken + 1}" if taken else name
+
+    def run(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """All stages, in order."""
+        for stage in self.stages.values():
+            x = stage(x, condition)
+        return x
+
+
+@generator("stack")
+class StackGenerator(_Stack):
+    """A generator from a list of stages; the first is handed the latent as (latent, 1, 1).
+
+    Options:
+        stages: the blocks, in order; the last gives the image.
+        latent: width of z.
+        norm: for every stage.
+        condition: what conditional norms are given: `none`, the `label` (one-hot, so a dense
+            layer on it is a table), an `embedding` of the label, or the `latent`.
+        embedding: width of the label's embedding.
+        initializer: of every layer's weight.
+
+    Shape: z (B, latent), labels (B,) or None -> (B, C, H, W), or (B, C) for points.
+
+    Raises:
+        OptionError: the stages do not end in the image's shape.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        /,
+        *,
+        stages: tuple[Block, ...],
+        latent: int = 128,
+        norm: Norm = Norm(),
+        condition: Conditions = "none",
+        embedding: int = 128,
+        initializer: Initializer = xavier,
+    ) -> None:
+        if latent < 1:
+            raise OptionError("latent", f"a latent of width {latent} has nothing in it")
+        made = Condition(condition, image, latent, embedding)
+        arguments = {
+            "stages": stages,
+            "latent": latent,
+            "norm": norm,
+            "condition": condition,
+            "embedding": embedding,
+            "initializer": initializer,
+        }
+        super().__init__((latent, 1, 1), stages, norm.given(made.width), arguments)
+        self.condition = made
+        self.latent = latent
+        self.image = image
+        wanted = (image.channels, *(image.size or (1, 1)))
+        if self.out != wanted:
+            raise OptionError("stages", f"the stages give {self.out}, the image is {wanted}")
+        initialize(self, initializer)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.run(z[:, :, None, None], self.condition(z, labels))
+        return x if self.image.size else x.flatten(1)
+
+
+@discriminator("stack")
+class StackDiscriminator(_Stack):
+    """A discriminator from a list of stages; whatever the last one gives are the logits.
+
+    Options:
+        stages: the blocks, in order.
+        norm: for every stage.
+        condition: what conditional norms are given: `none`, the `label` or its `embedding`.
+        embedding: width of the label's embedding.
+        initializer: of every layer's weight.
+
+    Shape: images (B, C, H, W) or points (B, C), labels (B,) or None -> (B, N).
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        /,
+        *,
+        stages: tuple[Block, ...],
+        norm: Norm = Norm(),
+        condition: Literal["none", "label", "embedding"] = "none",
+        embedding: int = 128,
+        initializer: Initializer = xavier,
+    ) -> None:
+        made = Condition(condition, image, 0, embedding)
+        arguments = {
+            "stages": stages,
+            "norm": norm,
+            "condition": condition,
+            "embedding": embedding,
+            "initializer": initializer,
+        }
+        height, width = image.size or (1, 1)
+        super().__init__((image.channels, height, width), stages, norm.given(made.width), arguments)
+        self.condition = made
+        self.image = image
+        initialize(self, initializer)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = images if self.image.size else images[:, :, None, None]
+        return self.run(x, self.condition(None, labels)).flatten(1)

@@ -1,0 +1,184 @@
+"""Norms of a layer's weight: each takes a layer and gives it back, reparametrised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from gankit.ops import Estimate, as_matrix, power_iteration
+from gankit.registry import norm
+
+__all__ = ["SpectralNorm", "clip", "none", "spectral", "weightnorm"]
+
+
+class SpectralNorm(Estimate):
+    """The parametrization behind `spectral`: W / sigma(W), with u and v kept as buffers.
+
+    Shape: weight -> the same. `u` is (out_channels,), `v` (the rest,); both float32 or wider.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(
+        self, weight: Tensor, matrix: Callable[[Tensor], Tensor], iterations: int, eps: float
+    ) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.iterations = iterations
+        self.eps = eps
+        wide = self._wide(weight)
+        # A fixed start, so that making a layer draws nothing from the global generator.
+        fixed = torch.Generator().manual_seed(0)
+        for name, length in zip("uv", wide.shape, strict=True):
+            start = F.normalize(torch.randn(length, generator=fixed, device="cpu"), dim=0)
+            self.register_buffer(name, start.to(wide))
+        self.settle(weight)
+
+    def _wide(self, weight: Tensor) -> Tensor:
+        """The weight as a matrix in float32, or in float64 if it is that."""
+        return self.matrix(weight.to(torch.promote_types(weight.dtype, torch.float32)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:
+        # `.half()` must not reach u and v: in low precision the iteration stalls.
+        super()._apply(fn, recurse)
+        for name in ("u", "v"):
+            buffer = getattr(self, name)
+            setattr(self, name, buffer.to(torch.promote_types(buffer.dtype, torch.float32)))
+        return self
+
+    @torch.no_grad()
+    def move(self, weight: Tensor, /, iterations: int | None = None) -> None:
+        """Take the option's number of power iterations."""
+        with _full_precision(weight):
+            matrix = self._wide(weight)
+            for _ in range(self.iterations if iterations is None else iterations):
+                power_iteration(matrix, self.u, self.v, self.eps)
+
+    @torch.no_grad()
+    def settle(self, weight: Tensor, /, most: int = 200, tolerance: float = 1e-5) -> None:
+        """Iterate until sigma changes by less than `tolerance` in ten steps."""
+        if weight.is_meta:
+            return
+        before = self.sigma(weight)
+        for _ in range(most // 10):
+            self.move(weight, 10)
+            now = self.sigma(weight)
+            if (now - before).abs() <= tolerance * now:
+                return
+            before = now
+
+    def sigma(self, weight: Tensor) -> Tensor:
+        """The estimate u^T W v of the largest singular value; differentiable in the weight."""
+        with _full_precision(weight):
+            # Copies, because the next forward overwrites the buffers that this graph would hold.
+            return torch.dot(self.u.clone(), self._wide(weight).mv(self.v.clone()))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.training and not self.held:
+            self.move(weight)
+        sigma = self.sigma(weight)
+        # A weight of zero has no direction to normalise: it stays zero, with finite gradients.
+        sigma = torch.where(sigma > self.eps, sigma, torch.ones_like(sigma))
+        return weight / sigma.to(weight.dtype)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """An assigned weight is stored as it is."""
+        return weight
+
+
+def _full_precision(weight: Tensor) -> torch.autocast:
+    """No autocast: on CUDA it would run the matrix-vector products in half precision."""
+    device = "cpu" if weight.is_meta else weight.device.type
+    return torch.autocast(device, enabled=False)
+
+
+@norm("spectral", on="weight")
+def spectral(layer: nn.Module, /, *, iterations: int = 1, eps: float = 1e-12) -> nn.Module:
+    """Divides a layer's weight by an estimate of its largest singular value.
+
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks" (2018), section
+    2.1 and algorithm 1, arXiv:1802.05957.
+
+    By hand the estimate moves once per forward in training mode, as torch's own does; under the
+    engine once per turn of the layer's player, as in the paper's algorithm.
+
+    Options:
+        iterations: power iterations per move.
+        eps: below this norm a vector counts as zero; a weight of zero stays as it is.
+
+    Shape: any convolution (transposed and grouped too), dense or embedding layer; the matrix is
+        output channels x the rest.
+
+    Differs from the paper: u starts from a converged estimate rather than a random vector.
+    """
+    parametrization = SpectralNorm(_weight(layer), as_matrix(layer), iterations, eps)
+    parametrize.register_parametrization(layer, "weight", parametrization)
+    return layer
+
+
+@norm("weightnorm", on="weight")
+def weightnorm(layer: nn.Module, /) -> nn.Module:
+    """Splits each output channel's weight into a direction and a learned length.
+
+    Salimans and Kingma, "Weight Normalization" (2016), section 2, arXiv:1602.07868.
+
+    Shape: any convolution or dense layer; a transposed one with groups shares a length between
+        the groups.
+    """
+    output_axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    parametrizations.weight_norm(layer, dim=output_axis)
+    return layer
+
+
+class Clip(nn.Module):
+    """The parametrization behind `clip`: the parameter itself is kept within the bounds."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.training:
+            # Through `.data`, so that an earlier forward of the same turn can still go backward:
+            # a second clamp changes no value.
+            weight.data.clamp_(-self.bound, self.bound)
+        return weight.clamp(-self.bound, self.bound)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """An assigned weight is stored as it is; the next forward clips it."""
+        return weight
+
+
+@norm("clip", on="weight")
+def clip(layer: nn.Module, /, *, bound: float = 0.01) -> nn.Module:
+    """Clips weights and biases to [-bound, bound], as the first Wasserstein GAN did.
+
+    Arjovsky et al., "Wasserstein GAN" (2017), algorithm 1, arXiv:1701.07875.
+
+    Options:
+        bound: the largest magnitude a weight may have.
+
+    Differs from the paper: clipped at the next use of a weight rather than right after its
+        update, which no forward pass can tell apart.
+    """
+    parametrize.register_parametrization(layer, "weight", Clip(bound))
+    if getattr(layer, "bias", None) is not None:
+        parametrize.register_parametrization(layer, "bias", Clip(bound))
+    return layer
+
+
+@norm("none", on="weight")
+def none(layer: nn.Module, /) -> nn.Module:
+    """Leaves the layer as it is."""
+    return layer
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight

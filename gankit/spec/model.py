@@ -1,0 +1,235 @@
+"""A checked spec: plain data that names parts, and can be written out again in full."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from gankit.errors import OptionError
+from gankit.registry import REQUIRED, Entry, registry
+from gankit.spec.document import Path
+from gankit.spec.source import Source
+
+__all__ = ["FORMAT", "LISTS", "SECTIONS", "HalfLife", "Part", "Plugin", "Spec", "Train", "describe"]
+
+FORMAT = 1
+"""The version of the spec format: the value of the key `gankit`."""
+
+SECTIONS: dict[str, str] = {
+    "data": "dataset",
+    "generator": "generator",
+    "discriminator": "discriminator",
+    "latent": "latent",
+    "loss": "loss",
+    "optimizer": "optimizer",
+}
+"""Tables that hold one part, and its kind."""
+
+LISTS: dict[str, str] = {"schedule": "schedule", "penalty": "penalty", "augment": "augment"}
+"""Arrays of tables, each entry a part, and their kind."""
+
+RESUMABLE = ("steps", "checkpoint", "samples", "log")
+"""Keys of [train] that may change when a run continues, and so are no part of its identity."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as a spec names it, with the options that were given.
+
+    An option's value is plain, or a Part, or a tuple of Parts where the slot takes several.
+    """
+
+    entry: Entry
+    options: Mapping[str, Any]
+    path: Path = field(default=(), compare=False)
+    """Where in the spec it stands."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of part."""
+        return self.entry.kind.name
+
+    @property
+    def name(self) -> str:
+        """Its name on the plug board."""
+        return self.entry.name
+
+    def inner(self) -> Iterator[Part]:
+        """This part and every part in its slots."""
+        yield self
+        for value in self.options.values():
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, Part):
+                    yield from item.inner()
+
+    def plain(self, full: bool) -> dict[str, Any]:
+        """The table that names this part: with every default, or with only what differs."""
+        table: dict[str, Any] = {"use": self.name}
+        for name, option in self.entry.options.items():
+            default = describe(option.slot, option.default)
+            value = describe(option.slot, self.options[name]) if name in self.options else default
+            if full or value != default:
+                table[name] = value
+        return table
+
+
+def describe(slot: str | None, value: Any) -> Any:
+    """An option's value as TOML would have it; the inverse of reading and binding it.
+
+    Makers of parts (functions, classes, partials of them, a Norm) become the part's name, or a
+    table where options were filled in.
+    """
+    if isinstance(value, Part):
+        return _short(value.plain(full=True))
+    if isinstance(value, tuple | list):
+        items = [describe(slot, item) for item in value]
+        return items[0] if slot == "norm" and len(items) == 1 else items
+    if isinstance(value, HalfLife):
+        return {"half_life": value.half_life, "ramp_up": value.ramp_up}
+    if slot is None or value is REQUIRED:
+        return value
+    if hasattr(value, "makers"):
+        return describe(slot, [maker for maker in value.makers if _acts(maker)]) or "none"
+    return _maker(slot, value)
+
+
+def _acts(maker: Any) -> bool:
+    return maker is not None and getattr(maker, "__name__", "") != "unchanged"
+
+
+def _maker(slot: str, maker: Callable[..., Any]) -> Any:
+    entry = registry.entry_of(slot, maker)
+    if entry is None:
+        name = getattr(maker, "__name__", repr(maker))
+        raise OptionError(slot, f"{name} is not on the plug board, so no spec can name it")
+    given = maker.keywords if isinstance(maker, partial) else {}
+    return _short(Part(entry, given).plain(full=True))
+
+
+def _short(table: dict[str, Any]) -> str | dict[str, Any]:
+    """`{ use = "x" }` is written "x"."""
+    name: str = table["use"]
+    return table if len(table) > 1 else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfLife:
+    """A moving average whose weight halves every so many images.
+
+    Options:
+        half_life: images after which a weight counts half.
+        ramp_up: early on, the half-life is at most this share of the images seen so far; 0 for
+            none.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
+
+    half_life: float
+    ramp_up: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long and in which way to train.
+
+    Options:
+        steps: rounds of the schedule's turns.
+        batch: images per turn.
+        precision: `bf16` runs convolutions and products in bfloat16, weights stay float32.
+        batches: the discriminator sees real and fake `separate`, or `joint` in one pass, which
+            is another function where it has batch statistics.
+        ema: decay per step of the averaged generator, or a half-life in images; 0 for none.
+        checkpoint: save every so many steps, and at the end.
+        samples: draw a grid every so many steps, and at the end.
+        log: write a line of metrics every so many steps.
+    """
+
+    steps: int
+    batch: int = 64
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batches: Literal["separate", "joint"] = "separate"
+    ema: float | HalfLife = 0.0
+    checkpoint: int = 1000
+    samples: int = 1000
+    log: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint", "samples", "log"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{name} must be at least 1, not {getattr(self, name)}")
+        if isinstance(self.ema, HalfLife):
+            if self.ema.half_life <= 0 or self.ema.ramp_up < 0:
+                raise OptionError("ema", "half_life must be above 0, ramp_up at least 0")
+        elif not 0 <= self.ema < 1:
+            raise OptionError("ema", f"ema is a decay in [0, 1), not {self.ema}")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A local Python file that declares parts."""
+
+    file: str
+    """As the spec names it, relative to the spec."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything about one experiment, as data."""
+
+    name: str
+    seed: int
+    plugins: tuple[Plugin, ...]
+    data: Part
+    generator: Part
+    discriminator: Part
+    latent: Part
+    loss: Part
+    optimizer: Part
+    schedule: tuple[Part, ...]
+    penalty: tuple[Part, ...]
+    augment: tuple[Part, ...]
+    train: Train
+    source: Source = field(compare=False, repr=False)
+
+    def parts(self) -> Iterator[Part]:
+        """Every part the spec names, those in slots included."""
+        for section in SECTIONS:
+            yield from getattr(self, section).inner()
+        for section in LISTS:
+            for part in getattr(self, section):
+                yield from part.inner()
+
+    def plain(self, full: bool = True) -> dict[str, Any]:
+        """The spec as the tables of a TOML file: with every default, or with what differs."""
+        tables: dict[str, Any] = {"gankit": FORMAT, "name": self.name, "seed": self.seed}
+        if self.plugins:
+            tables["plugins"] = [{"file": p.file, "sha256": p.sha256} for p in self.plugins]
+        for section in SECTIONS:
+            tables[section] = getattr(self, section).plain(full)
+        for section in LISTS:
+            tables[section] = [part.plain(full) for part in getattr(self, section)]
+        tables["train"] = {
+            name: describe(None, value)
+            for name, value in vars(self.train).items()
+            if full or name == "steps" or value != getattr(Train, name)
+        }
+        return tables
+
+    def resolved(self) -> dict[str, Any]:
+        """The spec with every default, and who provides each part."""
+        providers = {part.entry.path: str(part.entry.provider) for part in self.parts()}
+        return self.plain() | {"providers": dict(sorted(providers.items()))}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what makes the run what it is: not its name, length, or logging."""
+        tables = self.plain(full=False)
+        del tables["name"]
+        train = {k: v for k, v in tables["train"].items() if k not in RESUMABLE}
+        text = json.dumps(tables | {"train": train}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""The step: who moves, on what, and how the losses become updates.
+
+Loss, penalty, schedule, augment, EMA, precision and optimizer are separate parts that meet here
+and nowhere else; each has an identity, so nothing here asks whether one is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gankit.build import GAN
+from gankit.datasets import to_float
+from gankit.ops import held, move
+from gankit.randomness import generator
+from gankit.schedules import factors_of, rates_of, turns_of
+from gankit.slots import Dataset, Observer, Turn, conditional, heads_of
+from gankit.spec import Train
+from gankit.train.ema import Ema
+from gankit.train.epochs import Epochs
+from gankit.train.precision import precision
+
+__all__ = ["Batch", "Engine"]
+
+Draw = Callable[[str], torch.Generator]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a turn is played on."""
+
+    real: Tensor | None
+    labels: Tensor | None
+    latent: Tensor
+
+
+class Engine:
+    """Two networks, their optimizers and everything that a step moves."""
+
+    def __init__(self, gan: GAN, data: Dataset, train: Train, device: torch.device) -> None:
+        self.gan = gan
+        self.data = data
+        self.train = train
+        self.device = device
+        self.networks = {"D": gan.discriminator, "G": gan.generator}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            player: gan.optimizer(network.parameters()) for player, network in self.networks.items()
+        }
+        self.base_rates = {p: _rate(optimizer) for p, optimizer in self.optimizers.items()}
+        self.ema = Ema(gan.generator, train.ema, train.batch)
+        self.precision = precision(train.precision, device)
+        self.discriminate = conditional(gan.discriminator)
+        self.generate = conditional(gan.generator)
+        self.epochs = Epochs(data, train.batch, gan.seed)
+        self.turns_taken = {"D": 0, "G": 0}
+        self.batches_drawn = 0
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """All turns of a step; what was measured in them, on the device and not yet read."""
+        schedules, total = self.gan.schedules, self.train.steps
+        rates = rates_of(schedules, step, total)
+        self._set_rate("D", rates.discriminator)
+        self._set_rate("G", rates.generator)
+        factors = factors_of(schedules, step, total)
+        measured: dict[str, Tensor] = {}
+        for index, players in enumerate(turns_of(schedules, step, total)):
+            draw = self._draw(step, index)
+            measured |= self.turn(players, step, self.batch(players, draw), draw, factors)
+        self.ema.update(step, factors.get("train.ema", 1.0))
+        return measured
+
+    def turn(
+        self, players: str, step: int, batch: Batch, draw: Draw, factors: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """One turn of D, of G, or of both at once from where the other stands."""
+        measured: dict[str, Tensor] = {}
+        with held(*self.networks.values()):
+            for player in players:
+                move(self.networks[player])
+            with self.precision, torch.set_grad_enabled("G" in players):
+                fake = self.generate(batch.latent, batch.labels)
+            for player in players:
+                with self.frozen(player), self.precision:
+                    turn = self._turn(player, step, batch, fake, draw)
+                    loss = self._adversarial(turn)
+                    measured[f"loss_{player}"] = loss.detach()
+                    for name, value in self._penalties(turn, factors):
+                        measured[f"{name}_{player}"] = value.detach()
+                        loss = loss + value
+                self.optimizers[player].zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if player == "D":
+                    measured["D_real"] = turn.real_logits.detach().mean()
+                    measured["D_fake"] = turn.fake_logits.detach().mean()
+                    self._observe(turn)
+        for player in players:
+            self.optimizers[player].step()
+            self.turns_taken[player] += 1
+        return measured
+
+    def batch(self, players: str, draw: Draw) -> Batch:
+        """Real images in order of the epochs, their labels, and latents.
+
+        A turn of G alone sees real images only where a part needs them, and labels of their own.
+        """
+        count = self.train.batch
+        latent = self.gan.latent(count, self.gan.latent_width, draw("latent"))
+        real = None
+        if "D" in players or "real_in_generator" in self.gan.needs:
+            indices = self.epochs.batch(self.batches_drawn)
+            self.batches_drawn += 1
+            real = to_float(self.data.images(indices).to(self.device, non_blocking=True))
+        else:
+            indices = torch.randint(len(self.data), (count,), generator=draw("labels"))
+        labels = self.data.labels(indices) if self.gan.image.classes else None
+        labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        return Batch(real, labels, latent.to(self.device, non_blocking=True))
+
+    @contextmanager
+    def frozen(self, player: str) -> Iterator[None]:
+        """The opponent of `player` computes no gradients for its parameters."""
+        opponent = self.networks["G" if player == "D" else "D"]
+        trained = [p for p in opponent.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def _turn(self, player: str, step: int, batch: Batch, fake: Tensor, draw: Draw) -> Turn:
+        """The record of a player's turn, with D's opinion of both batches in it."""
+        shown = fake.detach() if player == "D" else fake
+        random = draw(f"augment {player}")
+
+        def heads(images: Tensor) -> dict[str, Tensor]:
+            for augment in self.gan.augments.values():
+                images = augment(images, random)
+            return heads_of(self.discriminate(images, _repeated(batch.labels, len(images))))
+
+        judged = self._judge(heads, batch.real, shown)
+        return Turn(
+            step=step,
+            total=self.train.steps,
+            player=player,
+            real=batch.real,
+            fake=shown,
+            labels=batch.labels,
+            latent=batch.latent,
+            real_heads=judged[0],
+            fake_heads=judged[1],
+            generator=self.gan.generator,
+            heads=heads,
+            adversarial=self.gan.heads,
+            random=draw(f"penalty {player}"),
+        )
+
+    def _judge(
+        self, heads: Callable[[Tensor], dict[str, Tensor]], real: Tensor | None, fake: Tensor
+    ) -> tuple[dict[str, Tensor] | None, dict[str, Tensor]]:
+        """D's heads on the real batch, if there is one, and on the fake one."""
+        if real is None:
+            return None, heads(fake)
+        if self.train.batches == "separate":
+            return heads(real), heads(fake)
+        both = {name: h.chunk(2) for name, h in heads(torch.cat([real, fake])).items()}
+        return {name: h[0] for name, h in both.items()}, {name: h[1] for name, h in both.items()}
+
+    def _adversarial(self, turn: Turn) -> Tensor:
+        """The loss of the turn's player, over all heads."""
+        total = torch.zeros((), device=self.device)
+        for name, weight in turn.adversarial.items():
+            fake = _full(turn.fake_heads[name])
+            real = None if turn.real_heads is None else _full(turn.real_heads[name])
+            if turn.player == "D":
+                assert real is not None
+                total = total + weight * self.gan.loss.discriminator(real, fake)
+            else:
+                total = total + weight * self.gan.loss.generator(real, fake)
+        return total
+
+    def _penalties(self, turn: Turn, factors: Mapping[str, float]) -> Iterator[tuple[str, Tensor]]:
+        """Every penalty that is due, at a strength that does not depend on how often it is."""
+        for name, penalty in self.gan.penalties.items():
+            due = self.turns_taken[turn.player] % penalty.every == 0
+            if turn.player in penalty.players and due:
+                strength = penalty.every * factors.get(f"penalty.{name}.weight", 1.0)
+                yield name, strength * penalty(turn)
+
+    def _observe(self, turn: Turn) -> None:
+        """Show D's opinion of the real batch to the parts that steer by it."""
+        with torch.no_grad():
+            for part in (*self.gan.augments.values(), *self.gan.penalties.values()):
+                if isinstance(part, Observer):
+                    part.observe(turn.real_logits.detach())
+
+    def _draw(self, step: int, turn: int) -> Draw:
+        return lambda purpose: generator(self.gan.seed, 0, step, turn, purpose)
+
+    def _set_rate(self, player: str, factor: float) -> None:
+        for group in self.optimizers[player].param_groups:
+            group["lr"] = self.base_rates[player] * factor
+
+
+def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:
+    """Labels for as many rows: those of the batch, once for the real and once for the fake."""
+    return None if labels is None else labels.repeat(rows // len(labels))
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Logits in float32 or wider; losses are not computed in half precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
