@@ -42,7 +42,7 @@ class SelfAttention2d(nn.Module):
     Shape: (B, C, H, W) -> (B, C, H, W).
 
     Raises:
-        OptionError: fewer channels than a reduction divides into at least one.
+        OptionError: fewer channels than a reduction divides into at least one; a pool below 1.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class SelfAttention2d(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        if pool < 1:
+            raise OptionError("pool", f"pool must be at least 1, not {pool}")
         for name, factor in (("reduction", reduction), ("value_reduction", value_reduction)):
             if not 1 <= factor <= channels:
                 raise OptionError(name, f"{name} {factor} of {channels} channels leaves none")

@@ -27,11 +27,14 @@ __all__ = [
     "activate",
     "conv",
     "dense",
+    "pool",
     "residual",
     "residual_down",
     "residual_stem",
     "residual_up",
+    "same",
     "transposed",
+    "upsample",
 ]
 
 Padding = Literal["half", "none"]
@@ -46,13 +49,25 @@ class Plain(nn.Module):
 
     def __init__(self, layer: nn.Module, out: Shape) -> None:
         super().__init__()
-        if min(out) < 1:
-            raise ValueError(f"nothing is left of the feature map: it would be {out}")
         self.layer = layer
-        self.out = out
+        self.out = _something(out)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.layer(x)
+
+
+def _something(out: Shape) -> Shape:
+    """The shape, unless there is nothing in it."""
+    if min(out) < 1:
+        raise ValueError(f"nothing is left of the feature map: it would be {out}")
+    return out
+
+
+def _at_least_one(**options: int) -> None:
+    """Refuse what torch would make into a layer of nothing, or trip over later."""
+    for name, value in options.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 @block("dense")
@@ -72,6 +87,7 @@ def dense(
         size: their height and width.
         bias: the layer has a bias.
     """
+    _at_least_one(channels=channels, height=size[0], width=size[1])
     layer = norm.weight(nn.Linear(math.prod(shape), channels * math.prod(size), bias=bias))
     reshaped = nn.Sequential(nn.Flatten(), layer, nn.Unflatten(1, (channels, *size)))
     return Plain(reshaped, (channels, *size))
@@ -98,6 +114,7 @@ def conv(
         padding: `half` adds (kernel - 1) // 2 zeros on each side, `none` none.
         bias: the layer has a bias.
     """
+    _at_least_one(channels=channels, kernel=kernel, stride=stride)
     zeros = _zeros(kernel, padding)
     layer = norm.weight(nn.Conv2d(shape[0], channels, kernel, stride, zeros, bias=bias))
     height, width = ((side + 2 * zeros - kernel) // stride + 1 for side in shape[1:])
@@ -125,6 +142,7 @@ def transposed(
         padding: `half` trims (kernel - 1) // 2 from each side, `none` nothing.
         bias: the layer has a bias.
     """
+    _at_least_one(channels=channels, kernel=kernel, stride=stride)
     trim = _zeros(kernel, padding)
     layer = norm.weight(nn.ConvTranspose2d(shape[0], channels, kernel, stride, trim, bias=bias))
     height, width = ((side - 1) * stride - 2 * trim + kernel for side in shape[1:])
@@ -228,6 +246,9 @@ class Residual(nn.Module):
     before the first convolution on the long way only.
 
     Shape: (B, C, H, W) -> (B, channels, H', W'), as `up` and `down` make it.
+
+    Raises:
+        ValueError: the shape going out has nothing in it.
     """
 
     def __init__(
@@ -242,6 +263,7 @@ class Residual(nn.Module):
         down: Callable[[Tensor], Tensor] = same,
     ) -> None:
         super().__init__()
+        _at_least_one(channels=channels)
         wide, height, width = shape
         self.enter = conditional(enter)
         self.conv1 = norm.weight(nn.Conv2d(wide, channels, 3, padding=1))
@@ -254,7 +276,7 @@ class Residual(nn.Module):
             height, width = 2 * height, 2 * width
         if down is pool:
             height, width = height // 2, width // 2
-        self.out: Shape = (channels, height, width)
+        self.out = _something((channels, height, width))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         h = self.conv1(self.up(self.enter(x, condition)))

@@ -62,7 +62,7 @@ class Hinge:
         return -fake.mean()
 
 
-@loss("non_saturating")
+@loss("nonsaturating")
 @dataclass(frozen=True, kw_only=True)
 class NonSaturating:
     """D classifies by cross-entropy; G maximises the log-probability of passing for real.

@@ -98,7 +98,7 @@ class Simultaneous:
         return ("DG",)
 
 
-@schedule("linear_decay")
+@schedule("linear_decay", needs={"total"})
 @dataclass(frozen=True, kw_only=True)
 class LinearDecay:
     """A straight line from a factor of 1 to `final`, on both learning rates or on one other number.

@@ -252,6 +252,33 @@ class Turn:
     random: torch.Generator
     """What a penalty draws from, on the CPU; nothing else draws from it."""
 
+    @classmethod
+    def of(cls, discriminator: nn.Module, *, real: Tensor, fake: Tensor) -> Turn:
+        """A discriminator's turn in a loop of one's own: enough for penalties of images alone.
+
+        What the loop does not have (labels, latents, a generator, a count of steps) is empty;
+        draws come from torch's global generator, as all draws by hand do.
+        """
+
+        def heads(images: Tensor) -> dict[str, Tensor]:
+            return heads_of(discriminator(images))
+
+        return cls(
+            step=0,
+            total=1,
+            player="D",
+            real=real,
+            fake=fake,
+            labels=None,
+            latent=fake.new_empty(len(fake), 0),
+            real_heads=heads(real),
+            fake_heads=heads(fake),
+            generator=nn.Identity(),
+            heads=heads,
+            adversarial=getattr(discriminator, "heads", {"logits": 1.0}),
+            random=torch.default_generator,
+        )
+
     def discriminator(self, images: Tensor) -> Tensor:
         """The adversarial logits of images, with the turn's labels and augments in them."""
         return self._joined(self.heads(images))

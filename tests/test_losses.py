@@ -97,7 +97,7 @@ FORMULAS = {
         },
     ),
     "minimax": Formula(cross_entropy_d, minimax_g),
-    "non_saturating": Formula(cross_entropy_d, non_saturating_g),
+    "nonsaturating": Formula(cross_entropy_d, non_saturating_g),
     "relativistic": Formula(relativistic_d, relativistic_g),
     "wasserstein": Formula(wasserstein_d, lower_fake),
 }
@@ -322,7 +322,7 @@ TWINS = {
     "hinge": [Unclamped, ClampedGenerator, Swapped, WrongSign, Summed],
     "least_squares": [Doubled, Swapped, WrongSign, Summed],
     "minimax": [NotSaturating, Swapped, WrongSign],
-    "non_saturating": [Saturating, Swapped, WrongSign, Summed],
+    "nonsaturating": [Saturating, Swapped, WrongSign, Summed],
     "relativistic": [EveryPair, AgainstTheMean, Swapped, Constant],
     "wasserstein": [ClampedGenerator, Swapped, WrongSign],
 }

@@ -27,13 +27,25 @@ def halvings_of(image: Image, name: str) -> int:
         step = 2**count
         if 4 <= side // step < 8 and not any(s % step for s in image.size):
             return count
-    fits = [base * 2**count for count in range(1, 10) for base in range(4, 8)]
-    near = sorted(sorted(fits, key=lambda fit: abs(fit - side))[:2])
+    height, width = image.size
+    near = " and ".join(f"{h}x{w}" for h, w in _nearest(height, width))
     raise OptionError(
         "use",
-        f'"{name}" cannot make {image.size[0]}x{image.size[1]}: both sides must be halved to a'
-        f" base of 4 to 7 for the smaller one; the nearest that can are {near[0]} and {near[1]}",
+        f'"{name}" cannot make {height}x{width}: both sides must be halved to a base of 4 to 7 for'
+        f" the smaller one; the nearest that can are {near}",
     )
+
+
+def _nearest(height: int, width: int) -> list[tuple[int, int]]:
+    """The two sizes nearest to one that cannot be halved; of a square, squares."""
+    fits = set()
+    for step in (2**count for count in range(1, 10)):
+        for base in range(4, 8):
+            ratio = max(height, width) / min(height, width)
+            longer = base if ratio == 1 else max(base, round(max(height, width) / step))
+            fits.add((base * step, longer * step))
+    pairs = {(a, b) if height <= width else (b, a) for a, b in fits}
+    return sorted(sorted(pairs, key=lambda p: (abs(p[0] - height) + abs(p[1] - width), p))[:2])
 
 
 def widths_of(width: int, width_max: int, count: int) -> list[int]:
@@ -64,6 +76,7 @@ def with_attention(
 
 
 def base_of(image: Image, halvings: int) -> tuple[int, int]:
+    """Height and width that are left of an image."""
     height, width = image.size  # type: ignore[misc]
     return height // 2**halvings, width // 2**halvings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -36,16 +37,26 @@ def initialize(
     with torch.no_grad():
         for name, layer in network.named_modules():
             if isinstance(layer, _LAYERS):
-                weight = layer.weight.clone()
-                initializer(weight, random(name))  # type: ignore[arg-type]
-                layer.weight = weight if _parametrized(layer) else nn.Parameter(weight)
-                bias = getattr(layer, "bias", None)
-                if isinstance(bias, Tensor):
-                    bias.zero_()
+                _fill(layer, "weight", partial(_given, initializer, random(name)))
+                if getattr(layer, "bias", None) is not None:
+                    _fill(layer, "bias", Tensor.zero_)
 
 
-def _parametrized(layer: nn.Module) -> bool:
-    return parametrize.is_parametrized(layer, "weight")
+def _given(initializer: Initializer, random: torch.Generator | None, weight: Tensor) -> None:
+    initializer(weight, random)  # type: ignore[arg-type]
+
+
+def _fill(layer: nn.Module, name: str, fill: Callable[[Tensor], object]) -> None:
+    """Fill a layer's tensor in place; where it is parametrized, assign it."""
+    if not parametrize.is_parametrized(layer, name):
+        fill(getattr(layer, name))
+        return
+    stored = layer.parametrizations[name]  # type: ignore[index]
+    # As it was drawn, where it is kept so: an initializer may leave it.
+    tensor = stored.original if hasattr(stored, "original") else getattr(layer, name)
+    tensor = tensor.detach().clone()
+    fill(tensor)
+    setattr(layer, name, tensor)
 
 
 class Condition(nn.Module):
@@ -109,9 +120,9 @@ class _Stack(nn.Module):
 
     def _name(self, make: Block, height: int) -> str:
         made = make.func if isinstance(make, partial) else make
-        name = f"{getattr(made, '__name__', type(made).__name__).lower()}_{height}"
-        taken = sum(key == name or key.startswith(f"{name}_") for key in self.stages)
-        return f"{name}_{taken + 1}" if taken else name
+        base = f"{getattr(made, '__name__', type(made).__name__).lower()}_{height}"
+        numbered = (f"{base}_{count}" for count in itertools.count(2))
+        return next(name for name in itertools.chain([base], numbered) if name not in self.stages)
 
     def run(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """All stages, in order."""

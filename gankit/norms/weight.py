@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from gankit.ops import Estimate, as_matrix, power_iteration
+from gankit.errors import OptionError
+from gankit.ops import TRANSPOSED, Estimate, as_matrix, power_iteration, top_vectors
 from gankit.registry import norm
 
 __all__ = ["SpectralNorm", "clip", "none", "spectral", "weightnorm"]
@@ -32,12 +34,8 @@ class SpectralNorm(Estimate):
         self.iterations = iterations
         self.eps = eps
         wide = self._wide(weight)
-        # A fixed start, so that making a layer draws nothing from the global generator.
-        fixed = torch.Generator().manual_seed(0)
         for name, length in zip("uv", wide.shape, strict=True):
-            start = F.normalize(torch.randn(length, generator=fixed, device="cpu"), dim=0)
-            self.register_buffer(name, start.to(wide))
-        self.settle(weight)
+            self.register_buffer(name, _start(length).to(wide))
 
     def _wide(self, weight: Tensor) -> Tensor:
         """The weight as a matrix in float32, or in float64 if it is that."""
@@ -48,29 +46,31 @@ class SpectralNorm(Estimate):
         super()._apply(fn, recurse)
         for name in ("u", "v"):
             buffer = getattr(self, name)
-            setattr(self, name, buffer.to(torch.promote_types(buffer.dtype, torch.float32)))
+            if torch.finfo(buffer.dtype).bits < 32:
+                # What was rounded on the way is no longer a unit vector.
+                setattr(self, name, F.normalize(buffer.float(), dim=0))
         return self
 
     @torch.no_grad()
-    def move(self, weight: Tensor, /, iterations: int | None = None) -> None:
+    def move(self, weight: Tensor, /) -> None:
         """Take the option's number of power iterations."""
         with _full_precision(weight):
             matrix = self._wide(weight)
-            for _ in range(self.iterations if iterations is None else iterations):
+            for _ in range(self.iterations):
                 power_iteration(matrix, self.u, self.v, self.eps)
 
     @torch.no_grad()
-    def settle(self, weight: Tensor, /, most: int = 200, tolerance: float = 1e-5) -> None:
-        """Iterate until sigma changes by less than `tolerance` in ten steps."""
+    def settle(self, weight: Tensor, /) -> None:
+        """Compute u and v from the weight alone; one that is zero or not finite changes nothing."""
         if weight.is_meta:
             return
-        before = self.sigma(weight)
-        for _ in range(most // 10):
-            self.move(weight, 10)
-            now = self.sigma(weight)
-            if (now - before).abs() <= tolerance * now:
-                return
-            before = now
+        with _full_precision(weight):
+            matrix = self._wide(weight)
+            largest = matrix.abs().amax()
+            if 0 < largest < math.inf:
+                u, v = top_vectors(matrix / largest, _start(len(self.u)).to(self.u))
+                self.u.copy_(u)
+                self.v.copy_(v)
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The estimate u^T W v of the largest singular value; differentiable in the weight."""
@@ -87,8 +87,15 @@ class SpectralNorm(Estimate):
         return weight / sigma.to(weight.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """An assigned weight is stored as it is."""
+        """An assigned weight is stored as it is, and the estimate settles on it."""
+        self.settle(weight)
         return weight
+
+
+def _start(length: int) -> Tensor:
+    """A direction that is always the same: the global generator is neither read nor moved."""
+    fixed = torch.Generator().manual_seed(0)
+    return F.normalize(torch.randn(length, generator=fixed, device="cpu"), dim=0)
 
 
 def _full_precision(weight: Tensor) -> torch.autocast:
@@ -108,7 +115,7 @@ def spectral(layer: nn.Module, /, *, iterations: int = 1, eps: float = 1e-12) ->
     engine once per turn of the layer's player, as in the paper's algorithm.
 
     Options:
-        iterations: power iterations per move.
+        iterations: power iterations per move; at least 1.
         eps: below this norm a vector counts as zero; a weight of zero stays as it is.
 
     Shape: any convolution (transposed and grouped too), dense or embedding layer; the matrix is
@@ -116,6 +123,8 @@ def spectral(layer: nn.Module, /, *, iterations: int = 1, eps: float = 1e-12) ->
 
     Differs from the paper: u starts from a converged estimate rather than a random vector.
     """
+    if iterations < 1:
+        raise OptionError("iterations", f"iterations must be at least 1, not {iterations}")
     parametrization = SpectralNorm(_weight(layer), as_matrix(layer), iterations, eps)
     parametrize.register_parametrization(layer, "weight", parametrization)
     return layer
@@ -130,7 +139,7 @@ def weightnorm(layer: nn.Module, /) -> nn.Module:
     Shape: any convolution or dense layer; a transposed one with groups shares a length between
         the groups.
     """
-    output_axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    output_axis = 1 if isinstance(layer, TRANSPOSED) else 0
     parametrizations.weight_norm(layer, dim=output_axis)
     return layer
 
@@ -161,11 +170,13 @@ def clip(layer: nn.Module, /, *, bound: float = 0.01) -> nn.Module:
     Arjovsky et al., "Wasserstein GAN" (2017), algorithm 1, arXiv:1701.07875.
 
     Options:
-        bound: the largest magnitude a weight may have.
+        bound: the largest magnitude a weight may have; above 0.
 
     Differs from the paper: clipped at the next use of a weight rather than right after its
         update, which no forward pass can tell apart.
     """
+    if not bound > 0:
+        raise OptionError("bound", f"bound must be above 0, not {bound}")
     parametrize.register_parametrization(layer, "weight", Clip(bound))
     if getattr(layer, "bias", None) is not None:
         parametrize.register_parametrization(layer, "bias", Clip(bound))

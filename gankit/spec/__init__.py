@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.errors import Problem, SetupError, SpecError
@@ -38,11 +39,13 @@ def load(
     *,
     plugins: Sequence[Path] = (),
     trusted: bool = True,
+    announce: Callable[[Path], None] = lambda path: None,
 ) -> Spec:
     """The spec in a file.
 
     Local plugin files that the spec names are run, unless it is not trusted (the record of a run
     that came from elsewhere): then each must be given in `plugins`, with the recorded content.
+    `announce` is called with each file before it runs.
 
     Raises:
         UsageError: there is no such file.
@@ -50,55 +53,59 @@ def load(
         SetupError: a plugin file is missing, fails, or is not the one that was recorded.
     """
     path = Path(path)
-    return _checked(read(path), path.parent, path.stem, overrides, plugins, trusted)
+    loader = _Loader(path.parent, tuple(plugins), trusted, announce)
+    return check(Source(read(path), overrides), path.stem, loader)
 
 
 def loads(text: str, overrides: Sequence[str] = (), *, folder: Path = Path()) -> Spec:
     """The spec in a text; plugin files are looked for in `folder`."""
-    return _checked(parse(text, "<spec>"), folder, "spec", overrides, (), True)
+    loader = _Loader(folder, (), True, lambda path: None)
+    return check(Source(parse(text, "<spec>"), overrides), "spec", loader)
 
 
-def _checked(
-    document: Document,
-    folder: Path,
-    name: str,
-    overrides: Sequence[str],
-    plugins: Sequence[Path],
-    trusted: bool,
-) -> Spec:
-    def load_plugins(source: Source) -> list[Plugin]:
+@dataclass(frozen=True)
+class _Loader:
+    """Runs the local files that a spec names, and those given beside it."""
+
+    folder: Path
+    given: tuple[Path, ...]
+    trusted: bool
+    announce: Callable[[Path], None]
+
+    def __call__(self, source: Source) -> list[Plugin]:
         loaded = []
         for index, entry in enumerate(source.data.get("plugins", [])):
             table = {"file": entry} if isinstance(entry, str) else entry
-            place = source.value(("plugins", index))
             if "file" not in table or set(table) - {"file", "sha256"}:
                 form = '"file.py" or { file = "file.py", sha256 = "..." }'
+                place = source.value(("plugins", index))
                 raise SpecError(Problem(f"a plugin is written {form}", place))
-            found = _plugin(table["file"], table.get("sha256"), folder, plugins, trusted)
-            loaded.append(found)
+            loaded.append(self._named(table["file"], table.get("sha256")))
+        for path in self.given:
+            self._run(path)
         return loaded
 
-    for file in plugins:
-        load_file(file)
-    return check(Source(document, overrides), name, load_plugins)
-
-
-def _plugin(
-    file: str, recorded: str | None, folder: Path, given: Sequence[Path], trusted: bool
-) -> Plugin:
-    for path in given if not trusted else (folder / file,):
-        if trusted or _sha256(path) == recorded:
-            sha256 = load_file(path).version.removeprefix("sha256:")
-            if recorded not in (None, sha256):
+    def _named(self, file: str, recorded: str | None) -> Plugin:
+        if self.trusted:
+            path = self.folder / file
+        else:
+            found = [path for path in self.given if _sha256(path) == recorded]
+            if not found:
                 raise SetupError(
-                    f"plugin file {path} is not the one that was recorded\n"
-                    f"  recorded {recorded}\n  found    {sha256}"
+                    f"this was made with the local plugin file {file}, which is code\n"
+                    f"  give it with --plugin FILE if you trust it; its SHA-256 was {recorded}"
                 )
-            return Plugin(file, sha256)
-    raise SetupError(
-        f"this was made with the local plugin file {file}, which is code\n"
-        f"  give it with --plugin FILE if you trust it; SHA-256 {recorded}"
-    )
+            path = found[0]
+        if recorded not in (None, _sha256(path)):
+            raise SetupError(
+                f"plugin file {path} is not the one that was recorded\n"
+                f"  recorded {recorded}\n  found    {_sha256(path)}"
+            )
+        return Plugin(file, self._run(path))
+
+    def _run(self, path: Path) -> str:
+        self.announce(path)
+        return load_file(path).version.removeprefix("sha256:")
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class Engine:
                         measured[f"{name}_{player}"] = value.detach()
                         loss = loss + value
                 self.optimizers[player].zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 if player == "D":
                     measured["D_real"] = turn.real_logits.detach().mean()
                     measured["D_fake"] = turn.fake_logits.detach().mean()
@@ -132,6 +133,30 @@ class Engine:
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
+
+    def state(self) -> dict[str, Any]:
+        """What the engine adds to the networks' weights, in plain containers."""
+        return {
+            "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
+            "parts": {name: part.state_dict() for name, part in self.gan.stateful().items()},
+            "turns_taken": dict(self.turns_taken),
+            "batches_drawn": self.batches_drawn,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; hyper-parameters stay those of the spec."""
+        for player, optimizer in self.optimizers.items():
+            kept = [
+                {key: value for key, value in group.items() if key != "params"}
+                for group in optimizer.param_groups
+            ]
+            optimizer.load_state_dict(state["optimizers"][player])
+            for group, values in zip(optimizer.param_groups, kept, strict=True):
+                group.update(values)
+        for name, part in self.gan.stateful().items():
+            part.load_state_dict(state["parts"][name])
+        self.turns_taken = dict(state["turns_taken"])
+        self.batches_drawn = int(state["batches_drawn"])
 
     def _turn(self, player: str, step: int, batch: Batch, fake: Tensor, draw: Draw) -> Turn:
         """The record of a player's turn, with D's opinion of both batches in it."""

@@ -1,0 +1,60 @@
+"""The command line. Every command imports what it needs when it runs, so `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from gankit.cli import build, parts, sample, train
+from gankit.errors import GankitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="gankit",
+    help="Interchangeable GAN parts, composed by a declarative spec.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("build")(build.build)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("list")(parts.list_parts)
+app.command("show")(parts.show)
+app.command("recipes")(parts.list_recipes)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gankit import __version__
+
+        print(f"gankit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors that a user can meet are told without a traceback."""
+    try:
+        app()
+    except GankitError as error:
+        message = str(error)
+        print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader, `head` say, has seen enough. Python would complain once more on closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

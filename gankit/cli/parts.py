@@ -1,0 +1,131 @@
+"""`gankit list`, `gankit show`, `gankit recipes`: what there is to choose from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gankit.errors import UsageError, choices
+
+if TYPE_CHECKING:
+    from gankit.registry import Entry
+
+__all__ = ["list_parts", "list_recipes", "show"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def list_parts(
+    pattern: Annotated[
+        str, typer.Argument(metavar="[KIND|PATTERN]", help="A kind, or a pattern: 'norm/*batch*'.")
+    ] = "*",
+    as_json: AsJson = False,
+) -> None:
+    """List the parts there are, by kind and name, and where each comes from."""
+    from gankit.registry import KINDS, registry
+
+    found = registry.find(pattern)
+    if not found:
+        hint = choices(pattern.partition("/")[0], KINDS)
+        raise UsageError(f'no part matches "{pattern}"; kinds: {hint}')
+    if as_json:
+        print(json.dumps([_record(entry) for entry in found]))
+        return
+    paths = [entry.path for entry in found]
+    providers = [str(entry.provider) for entry in found]
+    wide, wider = max(map(len, paths)), max(map(len, providers))
+    for path, provider, entry in zip(paths, providers, found, strict=True):
+        print(f"{path:<{wide}}  {provider:<{wider}}  {entry.summary}")
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind.name,
+        "name": entry.name,
+        "provider": str(entry.provider),
+        "needs": sorted(entry.needs),
+        "summary": entry.summary,
+        "options": {
+            name: {"type": option.type_name, "default": _default(option), "meaning": option.meaning}
+            for name, option in entry.options.items()
+        },
+    }
+
+
+def _default(option: Any) -> Any:
+    from gankit.registry import REQUIRED
+    from gankit.spec import describe
+
+    return None if option.default is REQUIRED else describe(option.slot, option.default)
+
+
+def show(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="norm, attention, loss, ...")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The part's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one part: what it does, its options, the paper, and how a spec uses it."""
+    from gankit.registry import KINDS, REQUIRED, registry
+
+    if kind not in KINDS:
+        raise UsageError(f'there is no kind "{kind}"; {choices(kind, KINDS)}')
+    entry = registry.get(kind, name)
+    if as_json:
+        print(json.dumps(_record(entry)))
+        return
+    acts = f", on the {entry.on}" if entry.on else ""
+    print(f"{entry.path}  ({entry.provider}{acts})\n")
+    about = re.sub(r"^Options:\n((?:[ \t]+.*\n?|\n)+)", "", _doc(entry), flags=re.MULTILINE)
+    print(about.strip())
+    if entry.needs:
+        print(f"\nNeeds: {', '.join(sorted(entry.needs))}")
+    if entry.options:
+        print("\nOptions:")
+        for option in entry.options.values():
+            default = "required"
+            if option.default is not REQUIRED:
+                default = f"default {json.dumps(_default(option))}"
+            print(f"  {option.name}: {option.type_name}, {default}")
+            print(f"      {option.meaning}")
+    print(f"\nIn a spec:\n{_snippet(entry)}")
+
+
+def _doc(entry: Entry) -> str:
+    return inspect.getdoc(entry.target) or ""
+
+
+def _snippet(entry: Entry) -> str:
+    """The part as a spec would name it, its options at their defaults."""
+    from gankit.registry import REQUIRED
+    from gankit.spec import dumps
+    from gankit.spec.model import LISTS, SECTIONS
+
+    table: dict[str, Any] = {"use": entry.name}
+    for option in entry.options.values():
+        required = option.default is REQUIRED
+        table[option.name] = f"<{option.type_name}>" if required else _default(option)
+    sections = {kind: section for section, kind in SECTIONS.items()}
+    if entry.kind.name in sections:
+        text = dumps({sections[entry.kind.name]: table})
+    elif entry.kind.name in LISTS:
+        text = dumps({entry.kind.name: [table]})
+    else:
+        text = dumps({entry.kind.name: table if len(table) > 1 else entry.name})
+        if text.startswith("["):
+            _, *lines = text.splitlines()
+            text = f"{entry.kind.name} = {{ {', '.join(lines)} }}"
+    return "\n".join(f"    {line}" for line in text.strip().splitlines())
+
+
+def list_recipes() -> None:
+    """List the recipes that ship with the library."""
+    from gankit.recipes import names, summary
+
+    found = names()
+    wide = max(map(len, found), default=0)
+    for name in found:
+        print(f"{name:<{wide}}  {summary(name)}")

@@ -1,0 +1,82 @@
+"""`gankit sample`: images from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gankit.cli.common import Device, Plugins, Threads, pick_device, tell
+from gankit.errors import CheckpointError, SetupError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gankit.slots import Dataset
+
+__all__ = ["sample"]
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="x.png|x.npz|DIR",
+            help="A grid, an array of uint8 images, or a folder of PNGs.",
+        ),
+    ],
+    count: Annotated[int, typer.Option("-n", metavar="N", help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the latents.")] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Draw images from the averaged generator of a run's newest checkpoint."""
+    if count < 1:
+        raise UsageError(f"-n takes a number of images, not {count}")
+    if out.suffix not in ("", ".png", ".npz"):
+        raise UsageError(f"--out is a .png, a .npz or a folder, not {out}")
+    from gankit.build import build
+    from gankit.train import checkpoint
+    from gankit.train.folder import RunFolder
+    from gankit.train.sampling import draw
+
+    folder = RunFolder(run)
+    spec = folder.spec(tuple(plugin or ()))
+    saved, complaints = checkpoint.latest(folder.checkpoints)
+    for complaint in complaints:
+        tell(complaint)
+    if saved is None:
+        raise CheckpointError(f"{run} has no checkpoint yet")
+    gan, data = build(spec, pick_device(device, threads))
+    gan.generator.load_state_dict(dict(saved.weights["ema"]))
+    images = draw(gan, gan.generator, count, seed)
+    try:
+        _write(images, data, out)
+    except OSError as error:
+        raise SetupError(f"cannot write {out}: {error.strerror or error}") from error
+    tell(f"wrote {count} samples of step {saved.step:,} to {out}")
+
+
+def _write(images: Tensor, data: Dataset, out: Path) -> None:
+    import numpy
+
+    from gankit.datasets import to_uint8
+    from gankit.train.trainer import picture
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    values = to_uint8(images) if data.image.size else images
+    if out.suffix == ".png":
+        picture(images, data).save(out)
+    elif out.suffix == ".npz":
+        numpy.savez_compressed(out, images=values.numpy())
+    elif not data.image.size:
+        raise UsageError("points in space have no PNG each; use --out x.npz or x.png")
+    else:
+        from PIL import Image
+
+        out.mkdir(exist_ok=True)
+        for index, image in enumerate(values.permute(0, 2, 3, 1).squeeze(-1).numpy()):
+            Image.fromarray(image).save(out / f"{index:06d}.png")

@@ -1,0 +1,162 @@
+"""The run folder: what belongs to one run, and the rule that one process at a time writes to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gankit.errors import CheckpointError, SetupError, UsageError
+from gankit.spec import Spec, dumps, load
+
+__all__ = ["RunFolder", "differences"]
+
+
+class RunFolder:
+    """Paths in a run folder, and the small files in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.resolved = path / "resolved.toml"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.metrics = path / "metrics.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.status = path / "status.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; the lock goes with the process, however it ends.
+
+        Raises:
+            SetupError: another process holds it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise SetupError(f"cannot write to {self.path}: {error.strerror}") from error
+        try:
+            with suppress(ImportError):  # where there is no fcntl, there is no lock
+                import fcntl
+
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise SetupError(f"another process is training in {self.path}") from None
+            yield
+        finally:
+            os.close(handle)
+
+    def open_for(self, spec: Spec, plugins: tuple[Path, ...] = ()) -> bool:
+        """Take the folder for a spec; True where an earlier run of it is there to continue.
+
+        Raises:
+            CheckpointError: the folder belongs to another spec; says in what it differs.
+        """
+        continues = self.resolved.exists()
+        if continues:
+            recorded = load(self.resolved, plugins=(*plugins, *_files(spec)), trusted=False)
+            _refuse_other(recorded, spec, self.path)
+        self.samples.mkdir(exist_ok=True)
+        (self.path / "spec.toml").write_text(spec.source.document.text)
+        self.resolved.write_text(dumps(spec.resolved()))
+        (self.path / "env.json").write_text(json.dumps(environment(), indent=1))
+        return continues
+
+    def spec(self, plugins: tuple[Path, ...] = ()) -> Spec:
+        """The spec of the run in this folder.
+
+        Raises:
+            UsageError: there is no run here.
+        """
+        if not self.resolved.exists():
+            raise UsageError(f"{self.path} is no run folder: it has no resolved.toml")
+        return load(self.resolved, plugins=plugins, trusted=False)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics of steps after `step`, which will be taken again."""
+        for file in (self.metrics, self.timing):
+            if file.exists():
+                lines = file.read_text().splitlines(keepends=True)
+                # A line cut short by a crash has no newline, and is after the checkpoint anyway.
+                kept = [line for line in lines if line.endswith("\n")]
+                file.write_text("".join(k for k in kept if json.loads(k)["step"] <= step))
+
+    def write_status(self, state: str, step: int, steps: int) -> None:
+        """Say where the run stands: `running`, `finished`, `stopped` or `diverged`."""
+        text = json.dumps({"state": state, "step": step, "steps": steps})
+        unfinished = self.status.with_suffix(".tmp")
+        unfinished.write_text(text)
+        unfinished.replace(self.status)
+
+    @staticmethod
+    def append(file: Path, record: Mapping[str, Any]) -> None:
+        """Add a line of JSON to a file."""
+        with file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+def _files(spec: Spec) -> list[Path]:
+    """The plugin files of a spec that is being trained; its author has trusted them."""
+    folder = Path(spec.source.document.name).parent
+    return [folder / plugin.file for plugin in spec.plugins]
+
+
+def _refuse_other(recorded: Spec, wanted: Spec, path: Path) -> None:
+    problem = f"{path} belongs to another spec"
+    changed = differences(recorded.plain(), wanted.plain())
+    if recorded.hash == wanted.hash:
+        by_total = [part.name for part in wanted.schedule if "total" in part.entry.needs]
+        if recorded.train.steps == wanted.train.steps or not by_total:
+            return
+        problem = f'{path} cannot change train.steps: schedule "{by_total[0]}" depends on it'
+    raise CheckpointError(
+        f"{problem}\n  "
+        + "\n  ".join(changed)
+        + "\n  choose another folder with --run, or make the spec what it was"
+    )
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """In words, how two trees of plain values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in [*old, *(k for k in new if k not in old)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in new:
+                lines.append(f"{inner}: {_shown(old[key])} is gone")
+            elif key not in old:
+                lines.append(f"{inner}: {_shown(new[key])} is new")
+            else:
+                lines += differences(old[key], new[key], inner)
+        return lines
+    return [] if old == new else [f"{path}: {_shown(old)} became {_shown(new)}"]
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)
+
+
+def environment() -> dict[str, Any]:
+    """What the machine adds to a run's result: versions and threads."""
+    import numpy
+    import torch
+
+    from gankit import __version__
+
+    return {
+        "gankit": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "argv0": Path(sys.argv[0]).name,
+    }

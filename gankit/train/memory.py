@@ -1,0 +1,83 @@
+"""How much memory a training step will take, found by running one without any data in it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gankit.build import GAN
+from gankit.randomness import generator
+from gankit.slots import Dataset
+from gankit.spec import Train
+from gankit.train.engine import Batch, Engine
+
+__all__ = ["LiveBytes", "peak_bytes"]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of every tensor made while it is active, until the tensor is gone.
+
+    What is counted is what the step itself asks for. What a library keeps beside it (workspaces
+    of convolutions, blocks an allocator has not given back) is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        # One storage serves all views of a tensor, so each is counted once.
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.now += self._sizes[key]
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def peak_bytes(make: Callable[[], tuple[GAN, Dataset]], train: Train, turns: Iterable[str]) -> int:
+    """The most bytes alive at once while `make` builds the networks and each turn is played twice.
+
+    `make` builds on the device `meta`. Twice, because the optimizers' state is there only from
+    the second time on.
+    """
+    with LiveBytes() as live:
+        gan, data = make()
+        engine = Engine(gan, data, train, torch.device("meta"))
+        image = gan.image
+        shape = (train.batch, *image.shape)
+        for players in (*turns, *turns):
+            batch = Batch(
+                real=torch.empty(shape, device="meta"),
+                labels=torch.empty(train.batch, dtype=torch.int64, device="meta")
+                if image.classes
+                else None,
+                latent=torch.empty(train.batch, gan.latent_width, device="meta"),
+            )
+            engine.turn(players, 0, batch, lambda purpose: generator(0, purpose), {})
+            engine.turns_taken = dict.fromkeys(engine.turns_taken, 0)
+    return live.peak

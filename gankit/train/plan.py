@@ -1,0 +1,243 @@
+"""What a spec amounts to, before anything is allocated: shapes, counts, turns and memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
+
+from gankit.build import GAN, build
+from gankit.errors import OptionError, SpecError
+from gankit.registry import registry
+from gankit.schedules import turns_of
+from gankit.slots import conditional, heads_of
+from gankit.spec import Part, Spec, describe, problem_at
+from gankit.train.memory import peak_bytes
+
+__all__ = ["NetworkPlan", "Plan", "Stage", "expand", "plan"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of a network's table."""
+
+    name: str
+    output: tuple[int, ...]
+    """The shape of one image's output, without the batch."""
+    parameters: int
+    macs: int
+    """Multiply-accumulates for one image, of the layers as they are written."""
+    norm: str
+    attention: str
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """One network, stage by stage."""
+
+    use: str
+    parameters: int
+    macs: int
+    output: tuple[int, ...]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked spec with what it will make and cost."""
+
+    spec: Spec
+    generator: NetworkPlan
+    discriminator: NetworkPlan
+    turns: dict[str, int]
+    """How often each kind of turn (D, G, DG) is played over the whole run."""
+    memory: int | None
+    """Bytes alive at the peak of a training step; None where no dry run was possible."""
+
+    @property
+    def images(self) -> int:
+        """Real images shown to D over the whole run."""
+        return self.spec.train.batch * sum(n for turn, n in self.turns.items() if "D" in turn)
+
+    def json(self) -> dict[str, Any]:
+        """The plan as `gankit build --json` prints it."""
+        return {
+            "name": self.spec.name,
+            "hash": self.spec.hash,
+            "generator": _network_json(self.generator),
+            "discriminator": _network_json(self.discriminator),
+            "steps": self.spec.train.steps,
+            "batch": self.spec.train.batch,
+            "turns": self.turns,
+            "images": self.images,
+            "memory_bytes": self.memory,
+        }
+
+
+def _network_json(network: NetworkPlan) -> dict[str, Any]:
+    return {
+        "use": network.use,
+        "parameters": network.parameters,
+        "macs": network.macs,
+        "output": list(network.output),
+        "stages": [vars(stage) | {"output": list(stage.output)} for stage in network.stages],
+    }
+
+
+def plan(spec: Spec) -> Plan:
+    """The plan of a spec; allocates nothing and reads no data.
+
+    Raises:
+        SpecError: with every part that cannot be built, or cannot run, as it was asked for.
+    """
+    gan, _ = build(spec, "meta")
+    batch, image = spec.train.batch, gan.image
+    latents = torch.empty(batch, gan.latent_width, device="meta")
+    images = torch.empty(batch, *image.shape, device="meta")
+    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if image.classes else None
+    generator = _measured(spec, spec.generator, gan.generator, (latents, labels))
+    if generator.output != image.shape:
+        problem = ValueError(f"the generator makes {generator.output}, the data is {image.shape}")
+        raise SpecError(problem_at(spec.source, spec.generator, problem))
+    discriminator = _measured(spec, spec.discriminator, gan.discriminator, (images, labels))
+    turns = _turns(spec, gan)
+    return Plan(spec, generator, discriminator, turns, _memory(spec, turns))
+
+
+def expand(spec: Spec) -> dict[str, Any]:
+    """The spec's tables with each network as the explicit stack of stages that it stands for.
+
+    Raises:
+        SpecError: a network is no list of stages.
+    """
+    gan, _ = build(spec, "meta")
+    tables = spec.plain(full=False)
+    for section, network in (("generator", gan.generator), ("discriminator", gan.discriminator)):
+        arguments: Any = getattr(network, "arguments", None)
+        if arguments is None:
+            part: Part = getattr(spec, section)
+            message = f'{section} "{part.name}" is not a list of stages, so it cannot be expanded'
+            raise SpecError(problem_at(spec.source, part, ValueError(message)))
+        options = registry.get(section, "stack").options
+        tables[section] = {"use": "stack"}
+        for name, option in options.items():
+            value = describe(option.slot, arguments[name])
+            if option.many:
+                value = [_trimmed(option.slot or "", stage) for stage in value]
+            if value != describe(option.slot, option.default):
+                tables[section][name] = value
+    return tables
+
+
+def _trimmed(kind: str, table: str | dict[str, Any]) -> dict[str, Any]:
+    """A part's table without the options that have their defaults."""
+    if isinstance(table, str):
+        return {"use": table}
+    options = registry.get(kind, table["use"]).options
+    return {
+        key: value
+        for key, value in table.items()
+        if key == "use" or value != describe(options[key].slot, options[key].default)
+    }
+
+
+def _measured(
+    spec: Spec, part: Part, network: nn.Module, inputs: tuple[Tensor, Tensor | None]
+) -> NetworkPlan:
+    """Run a network once on `meta`, and note what each of its stages does.
+
+    A forward pass that fails is the spec's fault, and is told at the network's place.
+    """
+    rows: dict[str, Stage] = {}
+    counter = FlopCounterMode(display=False)
+    batch = len(inputs[0])
+    norms = _norm_names(part)
+    before: list[int] = []
+
+    def start(stage: nn.Module, args: Any) -> None:
+        before.append(counter.get_total_flops())
+
+    def finish(name: str, stage: nn.Module, args: Any, output: Any) -> None:
+        macs = (counter.get_total_flops() - before.pop()) // 2 // batch
+        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        rows[name] = Stage(
+            name, shape, _count(stage), macs, _norms(stage, norms), _attention(stage)
+        )
+
+    with ExitStack() as hooks, counter, torch.no_grad():
+        for name, stage in _stages(network):
+            hooks.callback(stage.register_forward_pre_hook(start).remove)
+            hooks.callback(stage.register_forward_hook(partial(finish, name)).remove)
+        try:
+            logits = conditional(network)(*inputs)
+        except (OptionError, ValueError, RuntimeError) as error:
+            raise SpecError(problem_at(spec.source, part, ValueError(str(error)))) from error
+    output = next(iter(heads_of(logits).values()))
+    return NetworkPlan(
+        part.name,
+        _count(network),
+        counter.get_total_flops() // 2 // batch,
+        tuple(output.shape[1:]),
+        tuple(rows.values()),
+    )
+
+
+def _stages(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A stack's stages, or the children of a network that is no stack."""
+    stages = getattr(network, "stages", network)
+    yield from stages.named_children()
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _norm_names(part: Part) -> dict[str, list[Part]]:
+    found: dict[str, list[Part]] = {"weight": [], "activation": []}
+    for inner in part.inner():
+        if inner.entry.on:
+            found[inner.entry.on].append(inner)
+    return found
+
+
+def _norms(stage: nn.Module, norms: dict[str, list[Part]]) -> str:
+    """Which of the network's norms act in a stage."""
+    names = []
+    if any(parametrize.is_parametrized(module) for module in stage.modules()):
+        names += [part.name for part in norms["weight"]]
+    for part in norms["activation"]:
+        target = part.entry.target
+        if isinstance(target, type) and any(isinstance(m, target) for m in stage.modules()):
+            names.append(part.name)
+    return " + ".join(names)
+
+
+def _attention(stage: nn.Module) -> str:
+    entries = (registry.entry_of("attention", module) for module in stage.modules())
+    return " + ".join(entry.name for entry in entries if entry)
+
+
+def _turns(spec: Spec, gan: GAN) -> dict[str, int]:
+    """How often each kind of turn is played, over all steps."""
+    counts: Counter[str] = Counter()
+    for step in range(spec.train.steps):
+        counts.update(turns_of(gan.schedules, step, spec.train.steps))
+    return dict(sorted(counts.items()))
+
+
+def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
+    """The peak of a dry run, where the parts can do without values."""
+    make: Callable[[], Any] = partial(build, spec, "meta")
+    try:
+        return peak_bytes(make, spec.train, tuple(turns))
+    except (NotImplementedError, RuntimeError):
+        # A part that looks at values (a mask, an `.item()`) cannot run where there are none.
+        return None

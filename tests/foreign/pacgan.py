@@ -1,0 +1,68 @@
+"""PacGAN: the discriminator sees several images at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+import gankit
+from gankit.activations import leaky_relu
+from gankit.errors import OptionError
+from gankit.initializers import normal
+from gankit.networks import mlp_discriminator
+from gankit.slots import Activation, Image, Initializer, Norm
+
+
+@gankit.discriminator("pac", needs={"separate_batches"})
+class Packed(nn.Module):
+    """Dense layers on `images` images side by side, to one logit for all of them.
+
+    A lack of variety that no single image shows is plain in a pack: Lin, Khetan, Fanti and Oh,
+    "PacGAN: The power of two samples in generative adversarial networks" (2018), section 3,
+    arXiv:1712.04086.
+
+    Options:
+        images: how many are packed, the paper's m; must divide the batch.
+        width: of each hidden layer.
+        layers: how many hidden layers.
+        norm: for every layer.
+        activation: after each norm.
+        initializer: of every layer's weight.
+
+    Shape: images (B, C, ...) -> (B / images, 1).
+
+    Raises:
+        OptionError: a pack of no images.
+        ValueError: when called, a batch that the packs do not divide.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        /,
+        *,
+        images: int = 2,
+        width: int = 128,
+        layers: int = 3,
+        norm: Norm = Norm(),
+        activation: Activation = leaky_relu,
+        initializer: Initializer = normal,
+    ) -> None:
+        super().__init__()
+        if images < 1:
+            raise OptionError("images", f"a pack of {images} images shows nothing")
+        self.images = images
+        self.network = mlp_discriminator(
+            replace(image, channels=images * image.channels),
+            width=width,
+            layers=layers,
+            norm=norm,
+            activation=activation,
+            initializer=initializer,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) % self.images:
+            raise ValueError(f"pac: packs of {self.images} do not divide a batch of {len(images)}")
+        return self.network(images.unflatten(0, (-1, self.images)).flatten(1, 2))
