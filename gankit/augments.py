@@ -13,7 +13,7 @@ from gankit.registry import augment
 __all__ = ["flip"]
 
 
-@augment("flip")
+@augment("flip", needs={"positions"})
 def flip(images: Tensor, random: torch.Generator, /, *, p: float = 0.5) -> Tensor:
     """Mirrors each image left to right with a probability.
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import isfunction
 from typing import Any
 
 import torch
 from torch import nn
 
-from gankit.errors import OptionError, Problem, SpecError
+from gankit.errors import OptionError, Problem, SpecError, choices
 from gankit.latents import normal
 from gankit.networks import initialize
 from gankit.ops import settle
 from gankit.optimizers import adam
-from gankit.randomness import derive, generator
+from gankit.randomness import generator, seeded
 from gankit.registry import Option
 from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
-from gankit.spec import Part, Spec, problem_at
+from gankit.spec import Part, Spec, in_order, problem_at
 
 __all__ = ["GAN", "bind", "build", "make_network", "needs_of"]
 
@@ -41,9 +42,9 @@ class GAN:
     seed: int = 0
 
     @property
-    def heads(self) -> Mapping[str, float]:
+    def adversarial(self) -> Mapping[str, float]:
         """Which of the discriminator's heads the adversarial loss applies to, with weights."""
-        return getattr(self.discriminator, "heads", {"logits": 1.0})
+        return getattr(self.discriminator, "adversarial", {"logits": 1.0})
 
     @property
     def latent_width(self) -> int:
@@ -84,8 +85,7 @@ def make_network(part: Part, image: Image, seed: int) -> nn.Module:
     Each layer draws from a generator named after it, so exchanging one part leaves the other
     layers' initial weights as they were.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, part.kind))
+    with seeded(seed, part.kind):
         network: nn.Module = bind(part)(image)
     arguments = getattr(network, "arguments", {})
     if "initializer" in arguments and not next(network.parameters()).is_meta:
@@ -103,15 +103,21 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         SpecError: with every part that cannot be built as it was asked for.
     """
     problems: list[Problem] = []
+    cause: Exception | None = None
     made: dict[str, Any] = {}
+    # On `meta` there is no machine to run out of memory: torch speaks of sizes that are too large.
+    on_meta = torch.device(device).type == "meta"
+    refusals = (ValueError, RuntimeError) if on_meta else (ValueError,)
 
     def attempt(name: str, part: Part, make: Callable[[], Any]) -> None:
         try:
             made[name] = make()
-        except (OptionError, ValueError) as error:
+        except refusals as error:
             if isinstance(error, SpecError):
                 raise
-            problems.append(problem_at(spec.source, part, error))
+            problems.append(problem_at(spec.source, part, error, spec.data))
+            nonlocal cause
+            cause = cause or error
 
     attempt("data", spec.data, partial(bind, spec.data))
     singles = {name: getattr(spec, name) for name in ("loss", "latent", "optimizer")}
@@ -120,13 +126,28 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
     }
     for name, part in (singles | listed).items():
         attempt(name, part, partial(bind, part))
+    for part in spec.penalty:
+        if f"penalty.{part.name}" in made:
+            attempt(f"penalty.{part.name}", part, partial(_checked, made[f"penalty.{part.name}"]))
     if "data" in made:
         image: Image = made["data"].image
         problems += unmet(spec, image)
         for part in (spec.generator, spec.discriminator):
             attempt(part.kind, part, partial(_placed, part, image, spec.seed, device))
+        random = generator(spec.seed, "trial")
+        for part in spec.augment:
+            name = f"augment.{part.name}"
+            if name in made and isfunction(part.entry.target):
+                images = torch.zeros(2, *image.shape)
+                attempt(name, part, partial(_tried, made[name], images, random))
+        if {"latent", "generator"} <= made.keys():
+            width = int(made["generator"].latent)
+            attempt("latent", spec.latent, partial(_tried, made["latent"], 2, width, random))
+        for network in {"generator", "discriminator"} & made.keys():
+            parameters = made[network].parameters()
+            attempt("optimizer", spec.optimizer, partial(_tried, made["optimizer"], parameters))
     if problems:
-        raise SpecError(problems)
+        raise SpecError(in_order(problems)) from cause
     gan = GAN(
         image=image,
         generator=made["generator"],
@@ -143,6 +164,21 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
     return gan, made["data"]
 
 
+def _checked(penalty: Penalty) -> Penalty:
+    """A penalty whose player and frequency mean something; others would never be applied."""
+    if getattr(penalty, "players", None) not in ("D", "G", "DG"):
+        raise ValueError("a penalty's `players` is D, G or DG")
+    if not (isinstance(getattr(penalty, "every", None), int) and penalty.every >= 1):
+        raise ValueError("a penalty's `every` is a number of turns, at least 1")
+    return penalty
+
+
+def _tried(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The function, after it was called once: only then does it say what it refuses."""
+    function(*arguments)
+    return function
+
+
 def _placed(part: Part, image: Image, seed: int, device: torch.device | str) -> nn.Module:
     """A network on its device; made on the CPU first, where its draws are the same everywhere."""
     if torch.device(device).type == "meta":
@@ -155,7 +191,7 @@ def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
     """What parts need and this spec does not give them."""
 
     def problem(part: Part, message: str, hint: str = "") -> Problem:
-        return Problem(message, spec.source.value(part.path), hint)
+        return Problem(message, spec.source.value((*part.path, "use")), hint)
 
     discriminator = list(spec.discriminator.inner())
     for part in spec.parts():
@@ -163,20 +199,31 @@ def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
             yield problem(part, f'{part.kind} "{part.name}" needs labels; the data has none')
         if "independent_rows" in part.entry.needs:
             for inner in discriminator:
-                if "batch_statistics" in inner.entry.needs:
+                if inner.entry.needs & {"batch_statistics", "separate_batches"}:
                     yield problem(
                         part,
                         f'{part.kind} "{part.name}" treats each image by itself; the'
                         f' discriminator\'s "{inner.name}" mixes them',
                         "layernorm or no norm in [discriminator] leaves images apart",
                     )
-    for part in (*spec.generator.inner(), *spec.discriminator.inner()):
+    for part in spec.parts():
         if "positions" in part.entry.needs and not image.size:
-            yield problem(part, f'norm "{part.name}" needs positions; points in space have one')
+            yield problem(
+                part, f'{part.kind} "{part.name}" needs positions; points in space have one'
+            )
     if spec.train.batches == "joint":
         for part in spec.parts():
             if "separate_batches" in part.entry.needs:
                 yield problem(part, f'{part.kind} "{part.name}" needs [train] batches = "separate"')
+    scaled = {f"penalty.{part.name}.weight" for part in spec.penalty} | {"train.ema"}
+    for part in spec.schedule:
+        on = part.options.get("on", "")
+        if "on" in part.entry.options and on and on not in scaled:
+            yield Problem(
+                f'schedule "{part.name}" cannot scale "{on}"',
+                spec.source.value((*part.path, "on")),
+                choices(on, scaled),
+            )
     takers = [part for part in spec.schedule if hasattr(part.entry.target, "turns")]
     for part in takers[1:]:
         yield problem(

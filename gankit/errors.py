@@ -99,7 +99,7 @@ def choices(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = nearest(word, names)
     lead = f'did you mean "{close}"? ' if close else ""
-    return f"{lead}available: {', '.join(names)}" if names else f"{lead}nothing is available here"
+    return f"{lead}available: {', '.join(names)}" if names else "there are none"
 
 
 class GankitError(Exception):
@@ -138,8 +138,13 @@ class OptionError(GankitError, ValueError):
 
     exit_code = 3
 
-    def __init__(self, option: str, message: str) -> None:
+    stage: int | None = None
+    """Which of a network's stages raised it, counted from 0; the network notes it."""
+
+    def __init__(self, option: str, message: str, index: int | None = None) -> None:
         self.option = option
+        self.index = index
+        """Which entry of the value it is about, where the value is a list."""
         super().__init__(message)
 
 

@@ -7,10 +7,12 @@ exchanged, draws the same numbers for the same purpose at the same step.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-__all__ = ["derive", "generator"]
+__all__ = ["derive", "generator", "seeded"]
 
 
 def derive(*words: int | str) -> int:
@@ -22,3 +24,16 @@ def derive(*words: int | str) -> int:
 def generator(*words: int | str) -> torch.Generator:
     """A CPU generator seeded by words; the same words give the same draws on every device."""
     return torch.Generator().manual_seed(derive(*words))
+
+
+@contextmanager
+def seeded(*words: int | str, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Torch's global generators seeded by words, and put back as they were at the end.
+
+    For modules that draw from them, as dropout and torch's own initial weights do.
+    """
+    device = torch.device(device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive(*words))
+        yield

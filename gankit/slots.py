@@ -8,6 +8,7 @@ network receives its maker.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -24,6 +25,8 @@ __all__ = [
     "Augment",
     "Block",
     "Dataset",
+    "Discriminator",
+    "Generator",
     "Image",
     "Initializer",
     "Latent",
@@ -40,6 +43,8 @@ __all__ = [
     "Turn",
     "conditional",
     "heads_of",
+    "keep",
+    "kept",
     "unchanged",
 ]
 
@@ -92,20 +97,40 @@ def unchanged(layer: nn.Module, /) -> nn.Module:
     return layer
 
 
+def keep(layer: nn.Module) -> nn.Module:
+    """Mark a layer as initialised by its maker: the network's initializer leaves it as it is.
+
+    >>> self.scale = keep(nn.Linear(condition, channels))
+
+    What a norm in a network's slot makes is marked without asking.
+    """
+    layer.keeps_initial = True  # type: ignore[assignment]
+    return layer
+
+
+def kept(layer: nn.Module) -> bool:
+    """Whether a layer is marked by `keep`."""
+    return getattr(layer, "keeps_initial", False) is True
+
+
 class _Unconditional(nn.Module):
-    """A module of one input, called with a condition that it does not look at."""
+    """A module of one input, called with a second that it does not look at."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Any:
         return self.module(x)
 
 
-def conditional(module: nn.Module) -> nn.Module:
-    """The module, callable as `module(x, condition)` whether or not it declares a condition."""
-    return _Unconditional(module) if handed(module.forward) == 1 else module
+def conditional(module: nn.Module, name: str = "condition") -> nn.Module:
+    """The module, callable as `module(x, condition)` whether or not it declares a condition.
+
+    It does if its forward's second parameter has that name; `labels` for whole networks.
+    """
+    _, *others = inspect.signature(module.forward).parameters
+    return module if others and others[0] == name else _Unconditional(module)
 
 
 @_slot("norm")
@@ -117,7 +142,8 @@ class Norm:
     Where nothing normalises, both are identities.
 
     `weight` takes a layer and returns it. `activation` is handed as much as it declares of:
-    channels, the width E of the condition vector, and the weight norm for layers of its own.
+    channels, the width E of the condition vector, and the weight norm for layers of its own. The
+    layers it makes keep the initial weights that it gives them.
 
     Shape: `module(x, condition)` keeps x's (B, C, H, W); condition is (B, E) or None.
 
@@ -145,9 +171,12 @@ class Norm:
         if make is None:
             return conditional(nn.Identity())
         if self.needs_condition and not self.condition:
-            name = getattr(make, "__name__", type(make).__name__)
-            raise OptionError("norm", f"{name} needs a condition, and this network makes none")
-        return conditional(hand(make, channels, self.condition, self.weight))
+            name = getattr(getattr(make, "func", make), "__name__", "the norm")
+            raise OptionError("condition", f"{name} needs a condition, and this network makes none")
+        module = hand(make, channels, self.condition, self.weight)
+        for inner in module.modules():
+            keep(inner)
+        return conditional(module)
 
     @property
     def needs_condition(self) -> bool:
@@ -176,7 +205,8 @@ class Norm:
 class Attention(Protocol):
     """Makes a module (B, C, H, W) -> the same, handed the channels and the slot's Norm.
 
-    As all parts, it may declare fewer of them.
+    As all parts, it may declare fewer of them. The module's forward takes x, and the network's
+    condition where it declares one: what `norm.activation` gives is called with it.
     """
 
     def __call__(self, channels: int, /, *args: Any, **kwargs: Any) -> nn.Module: ...
@@ -204,6 +234,24 @@ class Block(Protocol):
     """
 
     def __call__(self, shape: Shape, /, *args: Any, **kwargs: Any) -> nn.Module: ...
+
+
+@_slot("generator")
+class Generator(Protocol):
+    """Makes a network z (B, latent)[, labels (B,)] -> images; its width of z is `latent`."""
+
+    def __call__(self, image: Image, /, *args: Any, **kwargs: Any) -> nn.Module: ...
+
+
+@_slot("discriminator")
+class Discriminator(Protocol):
+    """Makes a network images[, labels (B,)] -> logits of any shape (B, ...).
+
+    One that returns several heads by name says in `adversarial` which of them the adversarial
+    loss applies to, and with which weights: `adversarial = {"global": 1.0, "pixels": 0.5}`.
+    """
+
+    def __call__(self, image: Image, /, *args: Any, **kwargs: Any) -> nn.Module: ...
 
 
 # --- parts that the engine calls
@@ -244,13 +292,19 @@ class Turn:
     latent: Tensor
     real_heads: Mapping[str, Tensor] | None
     fake_heads: Mapping[str, Tensor]
+    image: Image
+    """What one row of real and fake looks like."""
     generator: nn.Module
+    generate: Callable[[Tensor], Tensor]
+    """The generator with the turn's labels in it: latents to images."""
     heads: Callable[[Tensor], dict[str, Tensor]]
-    """The discriminator with the turn's labels and augments in it: images to every head."""
+    """The discriminator with the turn's labels and augments in it: images to every head.
+
+    Rows are those of the batch, or several times over."""
     adversarial: Mapping[str, float]
     """Which heads the adversarial loss applies to, and their weights in it."""
     random: torch.Generator
-    """What a penalty draws from, on the CPU; nothing else draws from it."""
+    """What a penalty draws from, on the CPU; each penalty is given one of its own."""
 
     @classmethod
     def of(cls, discriminator: nn.Module, *, real: Tensor, fake: Tensor) -> Turn:
@@ -273,14 +327,19 @@ class Turn:
             latent=fake.new_empty(len(fake), 0),
             real_heads=heads(real),
             fake_heads=heads(fake),
+            image=Image(real.shape[1], tuple(real.shape[2:])),  # type: ignore[arg-type]
             generator=nn.Identity(),
+            generate=nn.Identity(),
             heads=heads,
-            adversarial=getattr(discriminator, "heads", {"logits": 1.0}),
+            adversarial=getattr(discriminator, "adversarial", {"logits": 1.0}),
             random=torch.default_generator,
         )
 
     def discriminator(self, images: Tensor) -> Tensor:
-        """The adversarial logits of images, with the turn's labels and augments in them."""
+        """The adversarial logits of images, with the turn's labels and augments in them.
+
+        Of several adversarial heads, all logits side by side, unweighted: (B, N).
+        """
         return self._joined(self.heads(images))
 
     @property
@@ -361,10 +420,10 @@ class Augment(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A part that is shown the real logits after every discriminator's turn."""
+    """An augment or penalty that is shown every turn of D once its losses are made up."""
 
-    def observe(self, logits: Tensor) -> None:
-        """Take note; called without gradients."""
+    def observe(self, turn: Turn) -> None:
+        """Take note; called without gradients, before D's weights move."""
         ...
 
 

@@ -83,7 +83,7 @@ class Trial:
         """What G makes, in evaluation mode."""
         generator = self.gan.generator.eval()
         with torch.no_grad():
-            made: Tensor = conditional(generator)(latent, labels)
+            made: Tensor = conditional(generator, "labels")(latent, labels)
         generator.train()
         return made
 
@@ -255,7 +255,8 @@ def check_class_r1(trial: Trial) -> None:
     torch.testing.assert_close(torch.stack(shares).sum(), plain)
     seen = set(turn.labels.tolist())
     assert [bool(share > 0) for share in shares] == [c in seen for c in range(10)]
-    assert not same(Trial("class_r1", "penalty.class_r1=none").run(1).tensors(), trial.tensors())
+    without = Trial("class_r1", "penalty.class_r1=none").run(1)
+    assert not same(without.tensors(), Trial("class_r1").run(1).tensors())
 
 
 def check_lecam(trial: Trial) -> None:
@@ -280,7 +281,7 @@ def check_lecam(trial: Trial) -> None:
 
 def check_auxiliary_classifier(trial: Trial) -> None:
     """The adversarial loss leaves the class head alone; the penalty teaches it."""
-    assert trial.gan.heads == {"logits": 1.0}
+    assert trial.gan.adversarial == {"logits": 1.0}
     assert {"auxiliary_classifier_D", "auxiliary_classifier_G"} <= trial.losses[0].keys()
     faster = ("optimizer.lr=0.005", "train.batch=32", "discriminator.norm=none")
     taught = Trial("auxiliary_classifier", *faster)
@@ -317,9 +318,11 @@ def check_hierarchical(trial: Trial) -> None:
     assert not torch.allclose(trial.images(latent, (labels + 1) % 10), plain, atol=1e-5)
     for handle in handles:
         handle.remove()
-    first = outputs[0::2]
+    # Two stages to a pass: plain, then the first, second and third slice changed.
+    first, second = outputs[0:8:2], outputs[1:8:2]
     assert not torch.allclose(first[2], first[0])
     torch.testing.assert_close(first[3], first[0])
+    assert not torch.allclose(second[3], second[0])
     with pytest.raises(SpecError, match="no norm here takes a condition"):
         Trial("hierarchical", 'generator.norm="batchnorm"')
 
@@ -382,10 +385,11 @@ def check_adaptive_augment(trial: Trial) -> None:
     part: Any = watched.gan.augments["adaptive"]
     observe, expected = part.observe, 0.0
 
-    def follow(logits: Tensor) -> None:
+    def follow(turn: Turn) -> None:
         nonlocal expected
-        observe(logits)
-        expected = min(max(expected + 8 / 160 * float(logits.sign().mean().sign()), 0), 1)
+        observe(turn)
+        above = float(turn.real_logits.sign().mean().sign())
+        expected = min(max(expected + 8 / 160 * above, 0), 1)
         assert float(part.p) == pytest.approx(expected)
 
     part.observe = follow
@@ -395,7 +399,7 @@ def check_adaptive_augment(trial: Trial) -> None:
     part.observe = observe
     ones = torch.ones(16, 1)
     for logits, p in ((ones, 0.1), (ones, 0.2), (-ones, 0.1), (-ones, 0.0), (-ones, 0.0)):
-        part.observe(logits)
+        part.observe(Turn.of(nn.Identity(), real=logits, fake=logits))
         assert float(part.p) == pytest.approx(p)
     images = torch.zeros(1000, 1, 2, 2, requires_grad=True)
 

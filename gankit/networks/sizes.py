@@ -30,9 +30,9 @@ def halvings_of(image: Image, name: str) -> int:
     height, width = image.size
     near = " and ".join(f"{h}x{w}" for h, w in _nearest(height, width))
     raise OptionError(
-        "use",
-        f'"{name}" cannot make {height}x{width}: both sides must be halved to a base of 4 to 7 for'
-        f" the smaller one; the nearest that can are {near}",
+        "size",
+        f'"{name}" cannot make {height}x{width}: both sides must halve evenly until the smaller one'
+        f" is 4 to 7; the nearest that can are {near}",
     )
 
 
@@ -62,12 +62,11 @@ def with_attention(
 ) -> Iterator[Block]:
     """The stages of each height, in order, with attention after those of a height in `at`."""
     heights = [height for height, _ in stages]
-    for height in at:
+    for index, height in enumerate(at):
         if height not in heights:
             have = ", ".join(str(h) for h in sorted(set(heights)))
-            raise OptionError(
-                "attention_at", f"this network has no feature map of height {height}; it has {have}"
-            )
+            message = f"this network has no feature map of height {height}; it has {have}"
+            raise OptionError("attention_at", message, index)
     for index, (height, made) in enumerate(stages):
         yield from made
         last = height not in heights[index + 1 :]

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from gankit.errors import OptionError
 from gankit.initializers import xavier
 from gankit.registry import discriminator, generator, hand
-from gankit.slots import Block, Image, Initializer, Norm, Shape
+from gankit.slots import Block, Image, Initializer, Norm, Shape, kept
 
 __all__ = ["Condition", "Conditions", "StackDiscriminator", "StackGenerator", "initialize"]
 
@@ -31,12 +31,14 @@ def initialize(
 ) -> None:
     """Fill the weights of every convolution, dense and embedding layer, and zero their biases.
 
+    Layers that their maker has marked with `keep`, and those of norms, stay as they are.
+
     `random` names the generator for a layer by its name; by default torch's global one is drawn
     from, as torch's own layers do. Layers inside parametrizations are set through them.
     """
     with torch.no_grad():
         for name, layer in network.named_modules():
-            if isinstance(layer, _LAYERS):
+            if isinstance(layer, _LAYERS) and not kept(layer):
                 _fill(layer, "weight", partial(_given, initializer, random(name)))
                 if getattr(layer, "bias", None) is not None:
                     _fill(layer, "bias", Tensor.zero_)
@@ -110,10 +112,11 @@ class _Stack(nn.Module):
         for index, make in enumerate(stages):
             try:
                 stage = hand(make, shape, norm)
+            except OptionError as error:
+                error.stage = index
+                raise
             except ValueError as error:
-                if isinstance(error, OptionError):
-                    raise
-                raise OptionError("stages", f"stage {index + 1}: {error}") from error
+                raise OptionError("stages", f"stage {index + 1}: {error}", index) from error
             shape = stage.out
             self.stages[self._name(make, shape[1])] = stage
         self.out = shape

@@ -14,7 +14,7 @@ from gankit.errors import OptionError
 from gankit.ops import TRANSPOSED, Estimate, as_matrix, power_iteration, top_vectors
 from gankit.registry import norm
 
-__all__ = ["SpectralNorm", "clip", "none", "spectral", "weightnorm"]
+__all__ = ["Clip", "SpectralNorm", "clip", "none", "spectral", "weightnorm"]
 
 
 class SpectralNorm(Estimate):

@@ -14,11 +14,12 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from gankit.registry.discovery import load_file
 from gankit.registry.entries import Entry, Provider, Registry, registry
-from gankit.registry.kinds import KINDS, Kind, hand, handed
+from gankit.registry.kinds import KINDS, NEEDS, Kind, hand, handed
 from gankit.registry.options import REQUIRED, Option
 
 __all__ = [
     "KINDS",
+    "NEEDS",
     "REQUIRED",
     "Entry",
     "Kind",

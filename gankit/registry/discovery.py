@@ -13,6 +13,10 @@ from gankit.registry.entries import Provider, registry
 __all__ = ["load_file"]
 
 
+_ran: dict[Path, Provider] = {}
+"""What each file held when it was last run."""
+
+
 def load_file(path: Path) -> Provider:
     """Run a Python file so that the parts it declares are on the plug board; once per content.
 
@@ -31,6 +35,9 @@ def load_file(path: Path) -> Provider:
     name = f"gankit_plugin_{path.stem}_{digest[:8]}"
     if name in sys.modules:
         return provider
+    if path in _ran:
+        registry.forget(_ran[path])
+    _ran[path] = provider
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -41,5 +48,6 @@ def load_file(path: Path) -> Provider:
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
+        registry.forget(provider)
         raise SetupError(f"plugin file {path} fails: {type(error).__name__}: {error}") from error
     return provider

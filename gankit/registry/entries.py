@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import gankit.errors as errors
-from gankit.registry.kinds import KINDS, Kind
+from gankit.registry.kinds import KINDS, NEEDS, Kind
 from gankit.registry.options import Option, check_signature, options_of, summary
 
 __all__ = ["Entry", "Provider", "Registry", "registry"]
@@ -61,7 +61,7 @@ class Entry:
 
     def bind(self, **options: Any) -> Any:
         """The part with its options filled in: a maker, a function or an object, by its kind."""
-        if isinstance(self.target, type) and not self.kind.made_late:
+        if isinstance(self.target, type) and self.kind.form != "maker":
             return self.target(**options)
         return partial(self.target, **options) if options else self.target
 
@@ -85,6 +85,14 @@ class Registry:
         of = KINDS[kind]
         hands = ("layer",) if on == "weight" else of.hands
         check_signature(name, target, hands)
+        if of.form == "object" and not isinstance(target, type):
+            raise errors.PartError(
+                f'part "{name}": a {kind} is a class, so that it can have methods'
+            )
+        needs = _known(name, needs)
+        if not target.__module__.startswith("gankit."):
+            # A name that a built-in part has is taken, whether or not that was asked for yet.
+            self._load(kind)
         provider = self._provider_of(target)
         held = self._entries.get((kind, name))
         if held is not None and not _same(held.target, target):
@@ -92,7 +100,7 @@ class Registry:
                 f'two parts are called {kind} "{name}": one from {held.provider}, '
                 f"one from {provider}"
             )
-        self._entries[kind, name] = Entry(of, name, target, provider, frozenset(needs), on)
+        self._entries[kind, name] = Entry(of, name, target, provider, needs, on)
         return target
 
     @contextmanager
@@ -114,7 +122,15 @@ class Registry:
         if kind in self._loaded:
             return
         self._loaded.add(kind)
-        importlib.import_module(f"gankit.{KINDS[kind].plural}")
+        try:
+            importlib.import_module(f"gankit.{KINDS[kind].plural}")
+        except BaseException:
+            self._loaded.discard(kind)
+            raise
+
+    def forget(self, provider: Provider) -> None:
+        """Take away every part of a provider: a file that failed, or that has changed since."""
+        self._entries = {k: e for k, e in self._entries.items() if e.provider != provider}
 
     def names(self, kind: str) -> list[str]:
         """The sorted names of a kind's parts."""
@@ -158,6 +174,17 @@ class Registry:
             if k == kind and (entry.target is target or type(target) is entry.target):
                 return entry
         return None
+
+
+def _known(name: str, needs: Iterable[str]) -> frozenset[str]:
+    """The needs, each a word that means something; a misspelt one would be silently ignored."""
+    if isinstance(needs, str):
+        raise errors.PartError(f'part "{name}": needs is a set of words: {{"{needs}"}}')
+    for word in needs:
+        if word not in NEEDS:
+            hint = errors.choices(word, NEEDS)
+            raise errors.PartError(f'part "{name}" declares an unknown need "{word}"; {hint}')
+    return frozenset(needs)
 
 
 def _same(one: object, other: object) -> bool:

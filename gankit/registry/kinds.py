@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["KINDS", "Kind", "hand", "handed"]
+__all__ = ["KINDS", "NEEDS", "Kind", "hand", "handed"]
 
 
 @dataclass(frozen=True)
@@ -23,27 +23,40 @@ class Kind:
     """The built-in module and the entry-point group are named by it."""
     hands: tuple[str, ...]
     """What the architecture or the engine hands over, in order."""
-    made_late: bool
-    """True where the part is built by the network that asks for it, so a spec yields its maker."""
+    form: Literal["maker", "function", "object"]
+    """A maker is called by the network that has the slot; a function or an object that can be
+    called is there from the start; an object with methods has to be a class."""
     about: str
 
 
 _ALL = (
-    Kind("norm", "norms", ("channels", "condition", "layer_norm"), True, "normalises"),
-    Kind("attention", "attentions", ("channels", "norm"), True, "looks across positions"),
-    Kind("activation", "activations", (), True, "a nonlinearity"),
-    Kind("initializer", "initializers", ("weight", "random"), False, "fills a weight"),
-    Kind("block", "blocks", ("shape", "norm"), True, "a stage of a network"),
-    Kind("generator", "networks", ("image",), True, "latents to images"),
-    Kind("discriminator", "networks", ("image",), True, "images to logits"),
-    Kind("loss", "losses", (), False, "what the two players minimise"),
-    Kind("penalty", "penalties", ("turn",), False, "what is added to a player's loss"),
-    Kind("schedule", "schedules", (), False, "who moves when, at which rate"),
-    Kind("augment", "augments", ("images", "random"), False, "what D sees of an image"),
-    Kind("latent", "latents", ("count", "width", "random"), False, "where z is drawn from"),
-    Kind("optimizer", "optimizers", ("parameters",), True, "how weights follow gradients"),
-    Kind("dataset", "datasets", (), False, "real images"),
+    Kind("norm", "norms", ("channels", "condition", "weight_norm"), "maker", "normalises"),
+    Kind("attention", "attentions", ("channels", "norm"), "maker", "looks across positions"),
+    Kind("activation", "activations", (), "maker", "a nonlinearity"),
+    Kind("initializer", "initializers", ("weight", "random"), "function", "fills a weight"),
+    Kind("block", "blocks", ("shape", "norm"), "maker", "a stage of a network"),
+    Kind("generator", "networks", ("image",), "maker", "latents to images"),
+    Kind("discriminator", "networks", ("image",), "maker", "images to logits"),
+    Kind("loss", "losses", (), "object", "what the two players minimise"),
+    Kind("penalty", "penalties", (), "object", "what is added to a player's loss"),
+    Kind("schedule", "schedules", (), "object", "who moves when, at which rate"),
+    Kind("augment", "augments", ("images", "random"), "function", "what D sees of an image"),
+    Kind("latent", "latents", ("count", "width", "random"), "function", "where z is drawn from"),
+    Kind("optimizer", "optimizers", ("parameters",), "maker", "how weights follow gradients"),
+    Kind("dataset", "datasets", (), "object", "real images"),
 )
+
+NEEDS: dict[str, str] = {
+    "labels": "cannot work without labels; refused where the data has no classes",
+    "real_in_generator": "is given real images in a generator's turn too",
+    "second_order": "differentiates a gradient",
+    "independent_rows": "treats each image by itself; refused with a D that mixes rows",
+    "batch_statistics": "mixes the rows of a batch",
+    "separate_batches": "cannot be shown real and fake images in one batch",
+    "positions": "needs feature maps or images, not points",
+    "total": "depends on how many steps there are in all, so train.steps is fixed",
+}
+"""What a part may declare about itself, and what follows from it."""
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 

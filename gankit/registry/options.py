@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from gankit.errors import PartError
@@ -40,17 +40,31 @@ class Option:
 
     @property
     def type_name(self) -> str:
-        """The type as a person would write it in a docstring."""
+        """The type in the words of a spec: a tuple is a list there, a dataclass a table."""
         if self.slot:
             return f"list of {self.slot}" if self.many else self.slot
         return _readable(self.annotation)
 
 
 def _readable(annotation: Any) -> str:
-    if typing.get_origin(annotation) is typing.Literal:
-        return " | ".join(f'"{a}"' if isinstance(a, str) else str(a) for a in annotation.__args__)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " | ".join(_readable(a) for a in typing.get_args(annotation))
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " | ".join(f'"{a}"' if isinstance(a, str) else str(a) for a in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_readable(a) for a in inner)
+    if origin is dict:
+        return f"{{ {' = '.join(map(_readable, inner))}, ... }}"
+    if origin in (tuple, list):
+        several = ["..."] if origin is list else []
+        items = [*("..." if a is Ellipsis else _readable(a) for a in inner), *several]
+        return f"[{', '.join(items)}]"
+    if is_dataclass(annotation):
+        # Postponed annotations are strings already.
+        keys = (
+            f"{f.name} = {f.type if isinstance(f.type, str) else _readable(f.type)}"
+            for f in fields(annotation)
+        )
+        return f"{{ {', '.join(keys)} }}"
     if annotation is type(None):
         return "none"
     if isinstance(annotation, type) and not typing.get_args(annotation):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gankit.errors import Problem, SetupError, SpecError
+from gankit.errors import SetupError
 from gankit.registry import load_file
-from gankit.spec.check import check, problem_at
+from gankit.spec.check import check, in_order, problem_at
 from gankit.spec.document import Document, parse, read
 from gankit.spec.model import FORMAT, HalfLife, Part, Plugin, Spec, Train, describe
 from gankit.spec.source import Source
@@ -27,6 +27,7 @@ __all__ = [
     "Train",
     "describe",
     "dumps",
+    "in_order",
     "load",
     "loads",
     "problem_at",
@@ -74,12 +75,8 @@ class _Loader:
 
     def __call__(self, source: Source) -> list[Plugin]:
         loaded = []
-        for index, entry in enumerate(source.data.get("plugins", [])):
+        for entry in source.data.get("plugins", []):
             table = {"file": entry} if isinstance(entry, str) else entry
-            if "file" not in table or set(table) - {"file", "sha256"}:
-                form = '"file.py" or { file = "file.py", sha256 = "..." }'
-                place = source.value(("plugins", index))
-                raise SpecError(Problem(f"a plugin is written {form}", place))
             loaded.append(self._named(table["file"], table.get("sha256")))
         for path in self.given:
             self._run(path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from gankit.errors import OptionError
 from gankit.registry import REQUIRED, Entry, registry
@@ -59,55 +59,76 @@ class Part:
         return self.entry.name
 
     def inner(self) -> Iterator[Part]:
-        """This part and every part in its slots."""
+        """This part and every part in its slots, those that stand there by default too."""
         yield self
-        for value in self.options.values():
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, Part):
-                    yield from item.inner()
+        for name, option in self.entry.options.items():
+            if option.slot:
+                value = self.options.get(name, option.default)
+                for part in self._parts_in(option.slot, value):
+                    yield from part.inner()
+
+    def _parts_in(self, slot: str, value: Any) -> Iterator[Part]:
+        """The parts that a slot's value amounts to; a default is a maker, not yet a part."""
+        if isinstance(value, Part):
+            yield value
+        elif isinstance(value, tuple | list) or hasattr(value, "makers"):
+            for item in getattr(value, "makers", value):
+                yield from self._parts_in(slot, item)
+        elif callable(value) and (entry := registry.entry_of(slot, value)):
+            given = value.keywords if isinstance(value, partial) else {}
+            yield Part(entry, given, self.path)
 
     def plain(self, full: bool) -> dict[str, Any]:
         """The table that names this part: with every default, or with only what differs."""
         table: dict[str, Any] = {"use": self.name}
         for name, option in self.entry.options.items():
-            default = describe(option.slot, option.default)
-            value = describe(option.slot, self.options[name]) if name in self.options else default
-            if full or value != default:
+            default = describe(option.slot, option.default, full)
+            given = name in self.options
+            value = describe(option.slot, self.options[name], full) if given else default
+            # TOML has no word for None; an option that is not written has it.
+            if value is not None and (full or value != default):
                 table[name] = value
         return table
 
 
-def describe(slot: str | None, value: Any) -> Any:
+def describe(slot: str | None, value: Any, full: bool = True) -> Any:
     """An option's value as TOML would have it; the inverse of reading and binding it.
 
     Makers of parts (functions, classes, partials of them, a Norm) become the part's name, or a
-    table where options were filled in.
+    table where options were filled in: every option, or with `full` off those that differ from
+    their defaults.
     """
     if isinstance(value, Part):
-        return _short(value.plain(full=True))
+        return _short(value.plain(full))
     if isinstance(value, tuple | list):
-        items = [describe(slot, item) for item in value]
-        return items[0] if slot == "norm" and len(items) == 1 else items
-    if isinstance(value, HalfLife):
-        return {"half_life": value.half_life, "ramp_up": value.ramp_up}
+        items = [describe(slot, item, full) for item in value]
+        return _set_of_norms(items) if slot == "norm" else items
+    if is_dataclass(value) and not isinstance(value, type) and slot is None:
+        return dict(vars(value))
     if slot is None or value is REQUIRED:
         return value
     if hasattr(value, "makers"):
-        return describe(slot, [maker for maker in value.makers if _acts(maker)]) or "none"
-    return _maker(slot, value)
+        return describe(slot, [maker for maker in value.makers if _acts(maker)], full)
+    return _maker(slot, value, full)
+
+
+def _set_of_norms(items: list[Any]) -> Any:
+    """A set of norms in its shortest form: of nothing and "none" there is one way to write it."""
+    acting = [item for item in items if item != "none"]
+    return acting if len(acting) > 1 else (acting or ["none"])[0]
 
 
 def _acts(maker: Any) -> bool:
     return maker is not None and getattr(maker, "__name__", "") != "unchanged"
 
 
-def _maker(slot: str, maker: Callable[..., Any]) -> Any:
+def _maker(slot: str, maker: Callable[..., Any], full: bool) -> Any:
     entry = registry.entry_of(slot, maker)
     if entry is None:
         name = getattr(maker, "__name__", repr(maker))
         raise OptionError(slot, f"{name} is not on the plug board, so no spec can name it")
     given = maker.keywords if isinstance(maker, partial) else {}
-    return _short(Part(entry, given).plain(full=True))
+    return _short(Part(entry, given).plain(full))
 
 
 def _short(table: dict[str, Any]) -> str | dict[str, Any]:
@@ -126,10 +147,14 @@ class HalfLife:
             none.
     """
 
-    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
-
     half_life: float
     ramp_up: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.half_life > 0:
+            raise OptionError("half_life", f"half_life must be above 0, not {self.half_life}")
+        if self.ramp_up < 0:
+            raise OptionError("ramp_up", f"ramp_up must be at least 0, not {self.ramp_up}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +186,7 @@ class Train:
         for name in ("steps", "batch", "checkpoint", "samples", "log"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{name} must be at least 1, not {getattr(self, name)}")
-        if isinstance(self.ema, HalfLife):
-            if self.ema.half_life <= 0 or self.ema.ramp_up < 0:
-                raise OptionError("ema", "half_life must be above 0, ramp_up at least 0")
-        elif not 0 <= self.ema < 1:
+        if not isinstance(self.ema, HalfLife) and not 0 <= self.ema < 1:
             raise OptionError("ema", f"ema is a decay in [0, 1), not {self.ema}")
 
 

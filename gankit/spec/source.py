@@ -6,117 +6,171 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
-from gankit.errors import Place, Problem, SpecError, UsageError
-from gankit.spec.document import Document, Path, parse
+from gankit.errors import Place, Problem, SpecError, UsageError, choices
+from gankit.spec.document import Document, Path, dotted, parse
+from gankit.spec.positions import place
 
-__all__ = ["REMOVED", "Source"]
+__all__ = ["Source"]
 
-LISTED = ("schedule", "penalty", "augment")
+LISTED = (("schedule",), ("penalty",), ("augment",))
+"""Arrays of tables, to which an override may add."""
 
 REMOVED = "none"
-"""An override's value that takes an entry out of an array of tables."""
+"""An override's value that takes an entry out of a list of parts."""
 
-_BARE = re.compile(r"[^\s\"'\[\]{}#,=]+")
+# A shell takes the quotes off `root="my photos"`, so what begins like a word or a path may have
+# blanks in it; what begins otherwise may not, or a slip in a list would pass for a word.
+_BARE = re.compile(r"[^\W\d][^'\n]*|[/.~][^'\n]*|[^\s\"'\[\]{}#,=]+")
 
 
 class Source:
     """Tables of plain values, and where each was written: in the file or in an override.
 
+    `problems` are those of overrides that lead nowhere; whoever checks the tables reports them
+    with the rest.
+
     Raises:
         UsageError: an override is not of the form PATH=VALUE.
-        SpecError: an override's value is not TOML.
     """
 
     def __init__(self, document: Document, overrides: Sequence[str] = ()) -> None:
         self.document = document
         self.data: dict[str, Any] = copy.deepcopy(document.data)
-        self._places: dict[Path, tuple[Place, Place]] = {}
+        self.problems: list[Problem] = []
+        self._origins: dict[Path, tuple[Document, Path]] = {
+            path: (document, path) for path in document.spans
+        }
         for override in overrides:
-            self._set(override)
+            try:
+                self._set(*_parsed(override))
+            except SpecError as error:
+                self.problems += error.problems
 
     def key(self, path: Path) -> Place | None:
         """Where the key of `path`, or of the nearest table around it, is written."""
-        return self._find(path, 0)
+        found = self._origin(path)
+        return found and found[0].key(found[1])
 
     def value(self, path: Path) -> Place | None:
         """Where the value at `path`, or the nearest table around it, is written."""
-        return self._find(path, 1)
+        found = self._origin(path)
+        return found and found[0].value(found[1])
 
-    def _find(self, path: Path, which: int) -> Place | None:
-        for length in range(len(path), 0, -1):
-            around = path[:length]
-            if around in self._places:
-                return self._places[around][which]
-            if around in self.document.spans:
-                find = self.document.value if which else self.document.key
-                return find(around)
-        return None
+    def has(self, path: Path) -> bool:
+        """Whether the very value at `path` is written somewhere."""
+        return path in self._origins
 
-    def _set(self, override: str) -> None:
-        path, value, places = _parsed(override)
-        if path[0] in LISTED and len(path) > 1:
-            path = self._entry(str(path[0]), str(path[1])) + path[2:]
-        target: Any = self.data
-        for step, following in pairwise(path):
-            inner = target[step] if isinstance(step, int) else target.setdefault(step, {})
-            if isinstance(inner, str) and isinstance(following, str):
-                inner = target[step] = {"use": inner}
-            if not isinstance(inner, dict | list):
-                raise SpecError(Problem(f"{override}: {step} holds no table", places[0]))
-            target = inner
-        target[path[-1]] = self._merged(path, target, value)
-        for known in [p for p in self._places if p[: len(path)] == path]:
-            del self._places[known]
-        self._places[path] = places
+    def start(self) -> Place:
+        """The first character of the file: what is missing there belongs before it."""
+        return place(self.document.text, (0, 1), self.document.name)
 
-    def _merged(self, path: Path, target: Any, value: Any) -> Any:
-        """An entry's table keeps its `use`, so that `penalty.r1={weight=1}` need not repeat it."""
-        if len(path) == 2 and path[0] in LISTED and isinstance(value, dict):
-            return {"use": target[path[1]]["use"], **value}
-        return value
+    def end(self) -> Place:
+        """Behind the last character of the file: what is missing may be added there."""
+        at = len(self.document.text.rstrip())
+        return place(self.document.text, (at, at), self.document.name)
 
-    def _entry(self, section: str, name: str) -> Path:
-        """The path of the entry that uses the part called `name`, added where there is none."""
-        entries: list[Any] = self.data.setdefault(section, [])
-        for index, entry in enumerate(entries):
-            if entry == name or (isinstance(entry, dict) and entry.get("use") == name):
-                entries[index] = {"use": name} if isinstance(entry, str) else entry
-                return (section, index)
+    def _origin(self, path: Path) -> tuple[Document, Path] | None:
+        around = (path[:length] for length in range(len(path), 0, -1))
+        return next((self._origins[p] for p in around if p in self._origins), None)
+
+    def _set(self, override: Document, names: tuple[str, ...], value: Any) -> None:
+        """Put a value where the names lead, making tables and entries on the way."""
+        holder: Any = self.data
+        at: Path = ()
+        for depth, name in enumerate(names, start=1):
+            written = names[:depth]
+            if not isinstance(holder, dict | list):
+                raise SpecError(Problem(f"{dotted(at)} holds no table", override.key(written)))
+            step: str | int = name
+            if isinstance(holder, list):
+                adds = at in LISTED and (depth < len(names) or value != REMOVED)
+                step = _entry(holder, name, adds, Problem(dotted(at), override.key(written)))
+            at = (*at, step)
+            if depth == len(names):
+                break
+            if isinstance(holder, dict) and name not in holder:
+                holder[name] = [] if at in LISTED else {}
+            if isinstance(holder[step], str):
+                # "x" is short for { use = "x" }.
+                holder[step] = {"use": holder[step]}
+                self._origins[*at, "use"] = self._origins.pop(at, (override, written))
+            self._origins.setdefault(at, (override, written))
+            holder = holder[step]
+        for known in [path for path in self._origins if path[: len(at)] == at]:
+            del self._origins[known]
+        if isinstance(holder, list) and value == REMOVED:
+            self._remove(at, holder)
+            return
+        if isinstance(holder, list) and isinstance(value, dict):
+            # So that `penalty.r1={weight=1}` need not say `use` again.
+            value = {"use": _use(holder[step]), **value}
+        holder[step] = value
+        for path in override.spans:
+            if path[: len(names)] == names:
+                self._origins[*at, *path[len(names) :]] = override, path
+
+    def _remove(self, at: Path, holder: list[Any]) -> None:
+        """Take an entry out of a list; those behind it move up, and so do their places."""
+        *around, index = at
+        assert isinstance(index, int)
+        del holder[index]
+        for later in range(index, len(holder)):
+            old, new = (*around, later + 1), (*around, later)
+            for path in [path for path in self._origins if path[: len(at)] == old]:
+                self._origins[*new, *path[len(at) :]] = self._origins.pop(path)
+
+
+def _entry(entries: list[Any], name: str, adds: bool, otherwise: Problem) -> int:
+    """The index of the entry that uses the part called `name`, or whose number it is.
+
+    Raises:
+        SpecError: there is none, and it is not to be added.
+    """
+    uses = [_use(entry) for entry in entries]
+    if name in uses:
+        return uses.index(name)
+    if name.isdecimal() and int(name) < len(entries):
+        return int(name)
+    if adds:
         entries.append({"use": name})
-        return (section, len(entries) - 1)
+        return len(entries) - 1
+    hint = choices(name, {use for use in uses if isinstance(use, str)})
+    raise SpecError(replace(otherwise, message=f'{otherwise.message} has no "{name}"', hint=hint))
 
 
-def _parsed(override: str) -> tuple[Path, Any, tuple[Place, Place]]:
-    """The path, value and places of PATH=VALUE, where a bare word counts as a string."""
+def _use(entry: Any) -> Any:
+    return entry.get("use") if isinstance(entry, dict) else entry
+
+
+def _parsed(override: str) -> tuple[Document, tuple[str, ...], Any]:
+    """The document, path and value of PATH=VALUE, where a bare word counts as a string."""
     left, equals, right = override.partition("=")
     if not equals or not left.strip():
         raise UsageError(f"--set takes PATH=VALUE, not {override!r}")
+    word = right.strip()
     try:
         document = parse(override, "--set")
-    except SpecError:
-        if not _BARE.fullmatch(right.strip()):
+    except SpecError as error:
+        if not _BARE.fullmatch(word):
             raise
-        document = parse(f'{left}="{right.strip()}"', "--set")
-    path: Path = ()
+        try:
+            quoted = parse(f"{left}='{word}'", "--set")
+        except SpecError:
+            raise error from None
+        # The places are those of the text as it was given, without the quotes.
+        start = len(left) + 1 + len(right) - len(right.lstrip())
+        spans = {
+            path: (key, value if key == value else (start, start + len(word)))
+            for path, (key, value) in quoted.spans.items()
+        }
+        document = replace(quoted, text=override, spans=spans)
+    names: tuple[str, ...] = ()
     value: Any = document.data
-    depth = len(_names(left))
-    while len(path) < depth:
-        (name, value), *_ = value.items()
-        path = (*path, name)
-    start = len(left) + 2 + len(right) - len(right.lstrip())
-    key = replace(document.key(path), source=override)
-    at = Place(1, start, max(1, len(right.strip())), override, "--set")
-    return path, value, (key, at)
-
-
-def _names(left: str) -> list[str]:
-    """The names of a dotted key."""
-    names: list[str] = []
-    table: Any = parse(f"{left}=0", "--set").data
-    while isinstance(table, dict):
-        (name, table), *_ = table.items()
-        names.append(name)
-    return names
+    while not names or len(set(document.spans[names])) == 1:  # the place of a table is its name's
+        if not isinstance(value, dict) or len(value) != 1:
+            raise UsageError(f"--set takes one PATH=VALUE at a time, not {override!r}")
+        ((name, value),) = value.items()
+        names = (*names, name)
+    return document, names, value

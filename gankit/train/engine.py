@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from gankit.build import GAN
 from gankit.datasets import to_float
 from gankit.ops import held, move
-from gankit.randomness import generator
+from gankit.randomness import generator, seeded
 from gankit.schedules import factors_of, rates_of, turns_of
 from gankit.slots import Dataset, Observer, Turn, conditional, heads_of
 from gankit.spec import Train
@@ -54,8 +54,10 @@ class Engine:
         self.base_rates = {p: _rate(optimizer) for p, optimizer in self.optimizers.items()}
         self.ema = Ema(gan.generator, train.ema, train.batch)
         self.precision = precision(train.precision, device)
-        self.discriminate = conditional(gan.discriminator)
-        self.generate = conditional(gan.generator)
+        for part in gan.stateful().values():
+            part.to(device)
+        self.discriminate = conditional(gan.discriminator, "labels")
+        self.generate = conditional(gan.generator, "labels")
         self.epochs = Epochs(data, train.batch, gan.seed)
         self.turns_taken = {"D": 0, "G": 0}
         self.batches_drawn = 0
@@ -68,9 +70,10 @@ class Engine:
         self._set_rate("G", rates.generator)
         factors = factors_of(schedules, step, total)
         measured: dict[str, Tensor] = {}
-        for index, players in enumerate(turns_of(schedules, step, total)):
-            draw = self._draw(step, index)
-            measured |= self.turn(players, step, self.batch(players, draw), draw, factors)
+        with seeded(self.gan.seed, "step", step, device=self.device):
+            for index, players in enumerate(turns_of(schedules, step, total)):
+                draw = self._draw(step, index)
+                measured |= self.turn(players, step, self.batch(players, draw), draw, factors)
         self.ema.update(step, factors.get("train.ema", 1.0))
         return measured
 
@@ -89,7 +92,7 @@ class Engine:
                     turn = self._turn(player, step, batch, fake, draw)
                     loss = self._adversarial(turn)
                     measured[f"loss_{player}"] = loss.detach()
-                    for name, value in self._penalties(turn, factors):
+                    for name, value in self._penalties(turn, draw, factors):
                         measured[f"{name}_{player}"] = value.detach()
                         loss = loss + value
                 self.optimizers[player].zero_grad(set_to_none=True)
@@ -166,7 +169,8 @@ class Engine:
         def heads(images: Tensor) -> dict[str, Tensor]:
             for augment in self.gan.augments.values():
                 images = augment(images, random)
-            return heads_of(self.discriminate(images, _repeated(batch.labels, len(images))))
+            labels = _repeated(batch.labels, len(images))
+            return {k: _full(h) for k, h in heads_of(self.discriminate(images, labels)).items()}
 
         judged = self._judge(heads, batch.real, shown)
         return Turn(
@@ -179,10 +183,12 @@ class Engine:
             latent=batch.latent,
             real_heads=judged[0],
             fake_heads=judged[1],
+            image=self.gan.image,
             generator=self.gan.generator,
+            generate=lambda latent: self.generate(latent, _repeated(batch.labels, len(latent))),
             heads=heads,
-            adversarial=self.gan.heads,
-            random=draw(f"penalty {player}"),
+            adversarial=self.gan.adversarial,
+            random=draw(f"turn {player}"),
         )
 
     def _judge(
@@ -200,8 +206,8 @@ class Engine:
         """The loss of the turn's player, over all heads."""
         total = torch.zeros((), device=self.device)
         for name, weight in turn.adversarial.items():
-            fake = _full(turn.fake_heads[name])
-            real = None if turn.real_heads is None else _full(turn.real_heads[name])
+            fake = turn.fake_heads[name]
+            real = None if turn.real_heads is None else turn.real_heads[name]
             if turn.player == "D":
                 assert real is not None
                 total = total + weight * self.gan.loss.discriminator(real, fake)
@@ -209,20 +215,23 @@ class Engine:
                 total = total + weight * self.gan.loss.generator(real, fake)
         return total
 
-    def _penalties(self, turn: Turn, factors: Mapping[str, float]) -> Iterator[tuple[str, Tensor]]:
+    def _penalties(
+        self, turn: Turn, draw: Draw, factors: Mapping[str, float]
+    ) -> Iterator[tuple[str, Tensor]]:
         """Every penalty that is due, at a strength that does not depend on how often it is."""
         for name, penalty in self.gan.penalties.items():
             due = self.turns_taken[turn.player] % penalty.every == 0
             if turn.player in penalty.players and due:
                 strength = penalty.every * factors.get(f"penalty.{name}.weight", 1.0)
-                yield name, strength * penalty(turn)
+                random = draw(f"penalty {name} {turn.player}")
+                yield name, strength * penalty(replace(turn, random=random))
 
     def _observe(self, turn: Turn) -> None:
-        """Show D's opinion of the real batch to the parts that steer by it."""
+        """Show a turn of D to the parts that steer by it."""
         with torch.no_grad():
             for part in (*self.gan.augments.values(), *self.gan.penalties.values()):
                 if isinstance(part, Observer):
-                    part.observe(turn.real_logits.detach())
+                    part.observe(turn)
 
     def _draw(self, step: int, turn: int) -> Draw:
         return lambda purpose: generator(self.gan.seed, 0, step, turn, purpose)
@@ -234,7 +243,11 @@ class Engine:
 
 def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:
     """Labels for as many rows: those of the batch, once for the real and once for the fake."""
-    return None if labels is None else labels.repeat(rows // len(labels))
+    if labels is None:
+        return None
+    if rows % len(labels):
+        raise ValueError(f"{rows} rows cannot be labelled: a batch here has {len(labels)}")
+    return labels.repeat(rows // len(labels))
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -18,11 +18,14 @@ from gankit.build import GAN, build
 from gankit.errors import OptionError, SpecError
 from gankit.registry import registry
 from gankit.schedules import turns_of
-from gankit.slots import conditional, heads_of
+from gankit.slots import TakesTurns, conditional, heads_of
 from gankit.spec import Part, Spec, describe, problem_at
 from gankit.train.memory import peak_bytes
 
 __all__ = ["NetworkPlan", "Plan", "Stage", "expand", "plan"]
+
+LOOKED_AT = 1_000_000
+"""How many steps a schedule is asked about; of longer runs, so many evenly spaced ones."""
 
 
 @dataclass(frozen=True)
@@ -129,24 +132,10 @@ def expand(spec: Spec) -> dict[str, Any]:
         options = registry.get(section, "stack").options
         tables[section] = {"use": "stack"}
         for name, option in options.items():
-            value = describe(option.slot, arguments[name])
-            if option.many:
-                value = [_trimmed(option.slot or "", stage) for stage in value]
-            if value != describe(option.slot, option.default):
+            value = describe(option.slot, arguments[name], full=False)
+            if value != describe(option.slot, option.default, full=False):
                 tables[section][name] = value
     return tables
-
-
-def _trimmed(kind: str, table: str | dict[str, Any]) -> dict[str, Any]:
-    """A part's table without the options that have their defaults."""
-    if isinstance(table, str):
-        return {"use": table}
-    options = registry.get(kind, table["use"]).options
-    return {
-        key: value
-        for key, value in table.items()
-        if key == "use" or value != describe(options[key].slot, options[key].default)
-    }
 
 
 def _measured(
@@ -177,7 +166,7 @@ def _measured(
             hooks.callback(stage.register_forward_pre_hook(start).remove)
             hooks.callback(stage.register_forward_hook(partial(finish, name)).remove)
         try:
-            logits = conditional(network)(*inputs)
+            logits = conditional(network, "labels")(*inputs)
         except (OptionError, ValueError, RuntimeError) as error:
             raise SpecError(problem_at(spec.source, part, ValueError(str(error)))) from error
     output = next(iter(heads_of(logits).values()))
@@ -226,11 +215,29 @@ def _attention(stage: nn.Module) -> str:
 
 
 def _turns(spec: Spec, gan: GAN) -> dict[str, int]:
-    """How often each kind of turn is played, over all steps."""
+    """How often each kind of turn is played over all steps; near enough where those are many."""
+    total = spec.train.steps
+    pairs = zip(spec.schedule, gan.schedules, strict=True)
+    takers = [(part, schedule) for part, schedule in pairs if isinstance(schedule, TakesTurns)]
+    if not takers:
+        return {"D": total, "G": total}
+    part, taker = takers[0]
+    rounds: Counter[tuple[str, ...]] = Counter()
+    first: dict[tuple[str, ...], int] = {}
+    try:
+        for step in range(0, total, -(-total // LOOKED_AT)):
+            turns = tuple(taker.turns(step, total))
+            rounds[turns] += 1
+            first.setdefault(turns, step)
+        for step in first.values():
+            turns_of([taker], step, total)  # refuses what is no turn
+    except ValueError as error:
+        raise SpecError(problem_at(spec.source, part, error)) from error
     counts: Counter[str] = Counter()
-    for step in range(spec.train.steps):
-        counts.update(turns_of(gan.schedules, step, spec.train.steps))
-    return dict(sorted(counts.items()))
+    for turns, count in rounds.items():
+        for turn in turns:
+            counts[turn] += count
+    return {turn: count * total // rounds.total() for turn, count in sorted(counts.items())}
 
 
 def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
@@ -241,3 +248,5 @@ def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
     except (NotImplementedError, RuntimeError):
         # A part that looks at values (a mask, an `.item()`) cannot run where there are none.
         return None
+    except ValueError as error:
+        raise SpecError(f"a training step fails: {error}") from error

@@ -28,7 +28,7 @@ def draw(gan: GAN, network: nn.Module, count: int, seed: int, batch: int = 64) -
     training = network.training
     network.eval()
     try:
-        generate = conditional(network)
+        generate = conditional(network, "labels")
         made = [
             generate(
                 latents[i : i + batch].to(device),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import gankit
+from gankit.slots import Turn
 
 
 @gankit.augment("adaptive")
@@ -28,7 +29,7 @@ class Adaptive(nn.Module):
         ValueError: an option out of range.
 
     Differs from the paper: one transformation of its eighteen; p moves after every turn of D, there
-        after every fourth; images are counted as rows of logits.
+        after every fourth.
     """
 
     p: Tensor
@@ -47,11 +48,11 @@ class Adaptive(nn.Module):
         # Drawn whatever p is, so that p decides no other draw.
         drawn = torch.rand(len(images), generator=random, dtype=torch.float32, device="cpu")
         offset = torch.randn(len(images), generator=random, dtype=torch.float32, device="cpu")
-        chosen = drawn.to(self.p.device) < self.p
-        change = self.std * torch.where(chosen, offset.to(self.p.device), 0.0)
+        chosen = drawn.to(images.device) < self.p
+        change = self.std * torch.where(chosen, offset.to(images.device), 0.0)
         return images + change.to(images).view(-1, *[1] * (images.ndim - 1))
 
-    def observe(self, logits: Tensor) -> None:
+    def observe(self, turn: Turn) -> None:
         """Move p by the sign of D's real logits."""
-        above = (logits.sign().mean() - self.target).sign().to(self.p.device)
-        self.p.add_(above * (len(logits) / self.images)).clamp_(0, 1)
+        above = (turn.real_logits.sign().mean() - self.target).sign()
+        self.p.add_(above * (len(turn.fake) / self.images)).clamp_(0, 1)

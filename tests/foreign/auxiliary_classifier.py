@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from gankit.slots import Activation, Block, Image, Initializer, Norm, Turn
 
 @gankit.discriminator("acgan", needs={"labels"})
 class ClassifyingDiscriminator(nn.Module):
-    """Strided convolutions down to one feature vector, from which two dense layers read.
+    """Strided convolutions down to 4 to 7 positions, from which two dense layers read.
 
     Odena, Olah and Shlens, "Conditional Image Synthesis with Auxiliary Classifier GANs" (2017),
     section 3, arXiv:1610.09585.
@@ -38,7 +39,7 @@ class ClassifyingDiscriminator(nn.Module):
         OptionError: points rather than images.
     """
 
-    heads: ClassVar[Mapping[str, float]] = {"logits": 1.0}
+    adversarial: ClassVar[Mapping[str, float]] = {"logits": 1.0}
 
     def __init__(
         self,
@@ -60,9 +61,8 @@ class ClassifyingDiscriminator(nn.Module):
             stages.append(partial(blocks.conv, channels=channels, kernel=4, stride=2))
             stages.append(partial(follows, activation=activation))
             side, channels = side // 2, 2 * channels
-        stages.append(blocks.SumPositions)
         self.trunk = StackDiscriminator(image, stages=tuple(stages), norm=norm)
-        features = self.trunk.out[0]
+        features = math.prod(self.trunk.out)
         self.logits = norm.weight(nn.Linear(features, 1))
         self.classes = norm.weight(nn.Linear(features, image.classes))
         initialize(self, initializer)

@@ -59,12 +59,12 @@ class SpectralClassBatchNorm(nn.Module):
     """
 
     def __init__(
-        self, channels: int, condition: int, layer_norm: LayerNorm, /, *, eps: float = 1e-5
+        self, channels: int, condition: int, weight_norm: LayerNorm, /, *, eps: float = 1e-5
     ) -> None:
         super().__init__()
         self.normal = BatchNorm(channels, scale=False, shift=False, eps=eps)
-        self.scale = layer_norm(nn.Linear(condition, channels, bias=False))
-        self.shift = layer_norm(nn.Linear(condition, channels, bias=False))
+        self.scale = weight_norm(nn.Linear(condition, channels, bias=False))
+        self.shift = weight_norm(nn.Linear(condition, channels, bias=False))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale = 1 + self.scale(condition)[:, :, None, None]

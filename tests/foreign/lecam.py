@@ -55,13 +55,11 @@ class LeCam(nn.Module):
 
     def forward(self, turn: Turn, /) -> Tensor:
         """The penalty of a turn of D; moves the averages first."""
-        # Wide, because the logits of a bf16 run are bf16.
-        real, fake = turn.real_logits.float(), turn.fake_logits.float()
+        real, fake = turn.real_logits, turn.fake_logits
         keep = self.decay if turn.step >= self.start else 0.0
         with torch.no_grad():
-            # To the buffers' device, which is not always that of the networks.
-            self.real.lerp_(real.mean().to(self.real.device), 1 - keep)
-            self.fake.lerp_(fake.mean().to(self.fake.device), 1 - keep)
+            self.real.lerp_(real.mean(), 1 - keep)
+            self.fake.lerp_(fake.mean(), 1 - keep)
         if turn.step < self.start:
             return real.new_zeros(())
         above = F.relu(real - self.fake).square().mean()

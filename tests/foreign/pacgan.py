@@ -7,16 +7,14 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 import gankit
-from gankit.activations import leaky_relu
 from gankit.errors import OptionError
-from gankit.initializers import normal
 from gankit.networks import mlp_discriminator
-from gankit.slots import Activation, Image, Initializer, Norm
+from gankit.slots import Discriminator, Image
 
 
 @gankit.discriminator("pac", needs={"separate_batches"})
 class Packed(nn.Module):
-    """Dense layers on `images` images side by side, to one logit for all of them.
+    """Any discriminator, shown `images` images side by side, with one opinion of all of them.
 
     A lack of variety that no single image shows is plain in a pack: Lin, Khetan, Fanti and Oh,
     "PacGAN: The power of two samples in generative adversarial networks" (2018), section 3,
@@ -24,13 +22,9 @@ class Packed(nn.Module):
 
     Options:
         images: how many are packed, the paper's m; must divide the batch.
-        width: of each hidden layer.
-        layers: how many hidden layers.
-        norm: for every layer.
-        activation: after each norm.
-        initializer: of every layer's weight.
+        network: the discriminator that sees the packs.
 
-    Shape: images (B, C, ...) -> (B / images, 1).
+    Shape: images (B, C, ...) -> logits of B / images rows.
 
     Raises:
         OptionError: a pack of no images.
@@ -38,29 +32,13 @@ class Packed(nn.Module):
     """
 
     def __init__(
-        self,
-        image: Image,
-        /,
-        *,
-        images: int = 2,
-        width: int = 128,
-        layers: int = 3,
-        norm: Norm = Norm(),
-        activation: Activation = leaky_relu,
-        initializer: Initializer = normal,
+        self, image: Image, /, *, images: int = 2, network: Discriminator = mlp_discriminator
     ) -> None:
         super().__init__()
         if images < 1:
             raise OptionError("images", f"a pack of {images} images shows nothing")
         self.images = images
-        self.network = mlp_discriminator(
-            replace(image, channels=images * image.channels),
-            width=width,
-            layers=layers,
-            norm=norm,
-            activation=activation,
-            initializer=initializer,
-        )
+        self.network = network(replace(image, channels=images * image.channels))
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) % self.images:

@@ -32,7 +32,7 @@ class SelfModulated(nn.Module):
         self,
         channels: int,
         condition: int,
-        layer_norm: Callable[[nn.Module], nn.Module],
+        weight_norm: Callable[[nn.Module], nn.Module],
         /,
         *,
         hidden: int = 32,
@@ -42,9 +42,9 @@ class SelfModulated(nn.Module):
         if hidden < 1:
             raise OptionError("hidden", f"a hidden layer of width {hidden} has nothing in it")
         self.normal = BatchNorm(channels, scale=False, shift=False, eps=eps)
-        self.hidden = nn.Sequential(layer_norm(nn.Linear(condition, hidden)), nn.ReLU())
-        self.scale = layer_norm(nn.Linear(hidden, channels))
-        self.shift = layer_norm(nn.Linear(hidden, channels))
+        self.hidden = nn.Sequential(weight_norm(nn.Linear(condition, hidden)), nn.ReLU())
+        self.scale = weight_norm(nn.Linear(hidden, channels))
+        self.shift = weight_norm(nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         hidden = self.hidden(condition)

@@ -37,7 +37,7 @@ class UNet(nn.Module):
         OptionError: points rather than images, or sides that cannot be halved so often.
     """
 
-    heads: ClassVar[Mapping[str, float]] = {"global": 1.0, "pixels": 1.0}
+    adversarial: ClassVar[Mapping[str, float]] = {"global": 1.0, "pixels": 1.0}
 
     def __init__(
         self,
@@ -61,16 +61,17 @@ class UNet(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, wide in enumerate(channels):
             make = blocks.residual_down if level else blocks.residual_stem
-            self.down.append(make(shape, norm, channels=wide, activation=activation))
-            shape = self.down[-1].out
-            skips.append(shape)
+            stage = make(shape, norm, channels=wide, activation=activation)
+            self.down.append(stage)
+            skips.append(shape := stage.out)
         self.whole = norm.weight(nn.Linear(shape[0], 1))
         for level, wide in enumerate([*channels[-2::-1], width]):
             # From the second on, what came down at this size stands beside what comes up.
             joined = shape[0] + (skips[-1 - level][0] if level else 0)
-            entering = (joined, *shape[1:])
-            self.up.append(blocks.residual_up(entering, norm, channels=wide, activation=activation))
-            shape = self.up[-1].out
+            entering = (joined, shape[1], shape[2])
+            stage = blocks.residual_up(entering, norm, channels=wide, activation=activation)
+            self.up.append(stage)
+            shape = stage.out
         self.activation = activation()
         self.pixel = norm.weight(nn.Conv2d(shape[0], 1, 1))
         initialize(self, initializer)

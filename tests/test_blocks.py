@@ -1,0 +1,281 @@
+"""Every registered block: the shape it states, its gradients, and residual blocks by formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import gradgradcheck
+from torch.nn.utils import parametrize
+
+from gankit import blocks
+from gankit.norms import BatchNorm, spectral
+from gankit.registry import Option, hand, registry
+from gankit.slots import Norm, Shape
+
+BLOCKS = {entry.name: entry for entry in registry.find("block") if entry.provider.name == "gankit"}
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "bias": st.booleans(),
+    "channels": st.integers(1, 5),
+    "kernel": st.integers(1, 5),
+    "padding": st.sampled_from(["half", "none"]),
+    "size": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "stride": st.integers(1, 3),
+}
+NORMS = {
+    "none": Norm(),
+    "spectral": Norm(spectral),
+    "batchnorm": Norm(activation=BatchNorm),
+    "both": Norm(spectral, BatchNorm),
+}
+
+
+def options_of(name: str) -> dict[str, Option]:
+    """A block's plain options; those that are slots keep their defaults."""
+    return {key: option for key, option in BLOCKS[name].options.items() if not option.slot}
+
+
+def made(name: str, shape: Shape, norm: Norm = Norm(), **options: Any) -> Any:
+    return hand(partial(BLOCKS[name].target, **options), shape, norm).double()
+
+
+def example(name: str, shape: Shape, norm: Norm = Norm(), seed: int = 0, **options: Any) -> Any:
+    """A block with every parameter drawn, also those that start at 0."""
+    if "channels" in BLOCKS[name].options:
+        options = {"channels": 4, **options}
+    stage = made(name, shape, norm, **options)
+    random = torch.Generator().manual_seed(seed)
+    for parameter in stage.parameters():
+        nn.init.normal_(parameter, generator=random)
+    return stage
+
+
+def maps(*shape: int, seed: int = 7) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def check_out(stage: Any, shape: Shape) -> None:
+    """The stage states the shape it gives, for every condition that may be handed to it."""
+    x = maps(2, *shape)
+    y = stage(x, None)
+    assert y.shape == (2, *stage.out)
+    assert min(stage.out) >= 1
+    if not any(isinstance(module, BatchNorm) for module in stage.modules()):
+        assert torch.equal(stage(x), y)
+        assert torch.equal(stage(x, torch.ones(2, 3)), y)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@given(data=st.data())
+def test_out_is_the_shape_that_comes_out(name: str, data: st.DataObject) -> None:
+    shape = (
+        data.draw(st.integers(8, 9)),
+        data.draw(st.integers(1, 9)),
+        data.draw(st.integers(1, 9)),
+    )
+    options = {key: data.draw(VALUES[key], key) for key in options_of(name)}
+    try:
+        stage = made(name, shape, **options)
+    except ValueError as error:
+        if "nothing is left of the feature map" not in str(error):
+            raise
+        assume(False)
+    check_out(stage, shape)
+
+
+class Lying(blocks.SumPositions):
+    def __init__(self, shape: Shape, /) -> None:
+        super().__init__(shape)
+        self.out = shape
+
+
+def test_twin_a_block_that_states_another_shape_fails() -> None:
+    with pytest.raises(AssertionError):
+        check_out(Lying((3, 4, 4)), (3, 4, 4))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradients_reach_the_input_and_every_parameter(name: str, norm: str) -> None:
+    stage = example(name, (8, 4, 6), NORMS[norm])
+    x = maps(3, 8, 4, 6).requires_grad_()
+    y = stage(x, None)
+    named = [("x", x), *stage.named_parameters()]
+    gradients = torch.autograd.grad((y * maps(*y.shape, seed=8)).sum(), [p for _, p in named])
+    for (key, _), gradient in zip(named, gradients, strict=True):
+        assert gradient.isfinite().all(), key
+        assert "key.bias" in key or gradient.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_layer_gets_the_weight_norm(name: str) -> None:
+    stage = example(name, (8, 4, 4), Norm(spectral))
+    for key, layer in stage.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            assert parametrize.is_parametrized(layer, "weight"), key
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_has_a_second_derivative(name: str) -> None:
+    slots = {"activation": nn.Softplus} if "activation" in BLOCKS[name].options else {}
+    stage = example(name, (8, 2, 2), Norm(activation=BatchNorm), **slots)
+    assert gradgradcheck(stage, (maps(2, 8, 2, 2).requires_grad_(),), fast_mode=True)
+
+
+# --- layers by hand
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from(["half", "none"]), st.booleans())
+def test_conv_and_transposed_are_torchs(kernel: int, stride: int, padding: str, bias: bool) -> None:
+    options = {"kernel": kernel, "stride": stride, "padding": padding, "bias": bias}
+    around = (kernel - 1) // 2 if padding == "half" else 0
+    x = maps(2, 3, 5, 6)
+    for name, function in (("conv", F.conv2d), ("transposed", F.conv_transpose2d)):
+        stage = example(name, (3, 5, 6), **options)
+        layer = stage.layer
+        assert (layer.bias is not None) == bias
+        expected = function(x, layer.weight, layer.bias, stride=stride, padding=around)
+        torch.testing.assert_close(stage(x), expected)
+
+
+def test_dense_lays_its_channels_out_as_maps() -> None:
+    stage = example("dense", (2, 3, 4), channels=5, size=(2, 3))
+    (layer,) = [module for module in stage.modules() if isinstance(module, nn.Linear)]
+    x = maps(2, 2, 3, 4)
+    expected = torch.einsum("oi,bi->bo", layer.weight, x.reshape(2, 24)) + layer.bias
+    torch.testing.assert_close(stage(x), expected.reshape(2, 5, 2, 3))
+
+
+def test_sum_positions_adds_up_each_map() -> None:
+    x = maps(2, 3, 4, 5)
+    torch.testing.assert_close(
+        blocks.SumPositions((3, 4, 5))(x), torch.einsum("bchw->bc", x)[:, :, None, None]
+    )
+
+
+def test_normalise_activates_after_the_norm() -> None:
+    x = maps(4, 3, 2, 2)
+    y = blocks.Normalise((3, 2, 2), Norm(activation=BatchNorm)).double()(x)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
+    torch.testing.assert_close(y, ((x - mean) / (variance + 1e-5).sqrt()).clamp(min=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("conv", {"stride": 0}, "stride must be at least 1, not 0"),
+        ("conv", {"kernel": 0}, "kernel must be at least 1, not 0"),
+        ("conv", {"kernel": 5, "padding": "none"}, r"it would be \(4, -1, -1\)"),
+        ("transposed", {"stride": -2}, "stride must be at least 1, not -2"),
+        ("dense", {"channels": 0}, "channels must be at least 1, not 0"),
+        ("dense", {"size": (2, 0)}, "width must be at least 1, not 0"),
+        ("residual", {"channels": -1}, "channels must be at least 1, not -1"),
+    ],
+)
+def test_what_leaves_nothing_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        example(name, (3, 3, 3), **options)
+
+
+@pytest.mark.parametrize("name", ["residual_down", "residual_stem"])
+def test_a_single_position_cannot_be_halved(name: str) -> None:
+    with pytest.raises(ValueError, match=r"it would be \(4, 0, 1\)"):
+        example(name, (3, 1, 2))
+
+
+# --- residual blocks: Miyato et al. (2018), figure 8, with the shortcut that SNGAN's code has
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def halved(x: Tensor) -> Tensor:
+    return sum(x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+
+
+def kept(x: Tensor) -> Tensor:
+    return x
+
+
+RESIZED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "residual": (kept, kept),
+    "residual_down": (kept, halved),
+    "residual_stem": (kept, halved),
+    "residual_up": (doubled, kept),
+}
+
+
+def normalised(x: Tensor, stage: nn.Module, prefix: str) -> Tensor:
+    """Batch norm in training, where the block has one, and ReLU."""
+    state = stage.state_dict()
+    if f"{prefix}.weight" in state:
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
+        scale, shift = (state[f"{prefix}.{part}"][:, None, None] for part in ("weight", "bias"))
+        x = (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+    return x.clamp(min=0)
+
+
+def residual_by_formula(name: str, stage: Any, x: Tensor) -> Tensor:
+    up, down = RESIZED[name]
+    state = stage.state_dict()
+
+    def convolved(layer: str, x: Tensor, padding: int) -> Tensor:
+        return F.conv2d(x, state[f"{layer}.weight"], state[f"{layer}.bias"], padding=padding)
+
+    h = x if name == "residual_stem" else normalised(x, stage, "enter.norm.module")
+    h = convolved("conv1", up(h), 1)
+    h = convolved("conv2", normalised(h, stage, "middle.norm.module"), 1)
+    # A 1x1 convolution and either resizing commute, so the small side does as well.
+    short = convolved("shortcut", x, 0) if "shortcut.weight" in state else x
+    return down(h) + down(up(short))
+
+
+def check_residual(name: str, stage: Any, channels: int) -> None:
+    x = maps(3, channels, 4, 6)
+    expected = residual_by_formula(name, stage, x.clone())
+    torch.testing.assert_close(stage(x, None), expected)
+
+
+@pytest.mark.parametrize("name", RESIZED)
+@pytest.mark.parametrize("norm", ["none", "batchnorm"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_residual_is_its_formula(name: str, norm: str, channels: int) -> None:
+    stage = example(name, (channels, 4, 6), NORMS[norm])
+    check_residual(name, stage, channels)
+    # The identity where nothing changes, a 1x1 convolution elsewhere.
+    assert isinstance(stage.shortcut, nn.Identity) == (name == "residual" and channels == 4)
+
+
+@pytest.mark.parametrize("name", ["residual", "residual_down", "residual_up"])
+def test_twin_an_activation_in_place_corrupts_the_shortcut(name: str) -> None:
+    stage = example(name, (3, 4, 6), activation=partial(nn.ReLU, inplace=True))
+    with pytest.raises(AssertionError):
+        check_residual(name, stage, 3)
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_twin_every_other_residual_block_fails_the_formula(name: str) -> None:
+    for other in set(RESIZED) - {name}:
+        with pytest.raises(AssertionError):
+            check_residual(name, example(other, (3, 4, 6)), 3)
+
+
+def test_attend_hands_on_channels_and_norm() -> None:
+    handed = []
+
+    class Spy(nn.Identity):
+        def __init__(self, channels: int, norm: Norm, /) -> None:
+            super().__init__()
+            handed.append((channels, norm))
+
+    stage = blocks.Attend((5, 2, 3), NORMS["both"], attention=Spy)
+    assert handed == [(5, NORMS["both"])]
+    assert stage.out == (5, 2, 3)
