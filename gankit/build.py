@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gankit.errors import OptionError, Problem, SpecError, choices
+from gankit.errors import Problem, SpecError, choices
 from gankit.latents import normal
 from gankit.networks import initialize
 from gankit.ops import settle
@@ -134,18 +134,8 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         problems += unmet(spec, image)
         for part in (spec.generator, spec.discriminator):
             attempt(part.kind, part, partial(_placed, part, image, spec.seed, device))
-        random = generator(spec.seed, "trial")
-        for part in spec.augment:
-            name = f"augment.{part.name}"
-            if name in made and isfunction(part.entry.target):
-                images = torch.zeros(2, *image.shape)
-                attempt(name, part, partial(_tried, made[name], images, random))
-        if {"latent", "generator"} <= made.keys():
-            width = int(made["generator"].latent)
-            attempt("latent", spec.latent, partial(_tried, made["latent"], 2, width, random))
-        for network in {"generator", "discriminator"} & made.keys():
-            parameters = made[network].parameters()
-            attempt("optimizer", spec.optimizer, partial(_tried, made["optimizer"], parameters))
+    for name, part, call in _trials(spec, made):
+        attempt(name, part, call)
     if problems:
         raise SpecError(in_order(problems)) from cause
     gan = GAN(
@@ -173,10 +163,28 @@ def _checked(penalty: Penalty) -> Penalty:
     return penalty
 
 
-def _tried(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """The function, after it was called once: only then does it say what it refuses."""
-    function(*arguments)
-    return function
+def _trials(
+    spec: Spec, made: Mapping[str, Any]
+) -> Iterator[tuple[str, Part, Callable[[], object]]]:
+    """Calls of the parts that are functions: only when they are called do they refuse an option."""
+
+    def call(name: str, *arguments: Any) -> object:
+        made[name](*arguments)
+        return made[name]
+
+    random = generator(spec.seed, "trial")
+    networks = [made[name] for name in ("generator", "discriminator") if name in made]
+    width = int(made["generator"].latent) if "generator" in made else 2
+    yield "latent", spec.latent, partial(call, "latent", 2, width, random)
+    for network in networks or [nn.Linear(2, 2)]:
+        yield "optimizer", spec.optimizer, partial(call, "optimizer", network.parameters())
+    for part in spec.augment:
+        name = f"augment.{part.name}"
+        if {"data", name} <= made.keys() and isfunction(part.entry.target):
+            image: Image = made["data"].image
+            if image.size or "positions" not in part.entry.needs:
+                images = torch.zeros(2, *image.shape)
+                yield name, part, partial(call, name, images, random)
 
 
 def _placed(part: Part, image: Image, seed: int, device: torch.device | str) -> nn.Module:

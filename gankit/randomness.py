@@ -35,5 +35,8 @@ def seeded(*words: int | str, device: torch.device | str = "cpu") -> Iterator[No
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(*words))
+        # Not `torch.manual_seed`, which seeds every GPU there is and would not put those back.
+        torch.default_generator.manual_seed(derive(*words))
+        for each in devices:
+            torch.cuda.default_generators[each.index or 0].manual_seed(derive(*words))
         yield

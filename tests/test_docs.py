@@ -24,6 +24,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -36,7 +37,7 @@ from gankit.errors import SpecError
 from gankit.recipes import names as recipes
 from gankit.registry import KINDS, registry
 from gankit.registry.options import options_of
-from gankit.spec import Train, loads
+from gankit.spec import Train, load, loads
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -213,7 +214,7 @@ def test_commands_exist(words: list[str]) -> None:
         ("gankit build my.toml --sett seed=1", "--sett"),
         ("gankit build my.toml other.toml", "other.toml"),
         ("gankit train my.toml --steps 3", "--steps"),
-        ("gankit train my.toml --threads many", "many"),
+        ("gankit train my.toml --threads many", "--threads"),
         ("gankit sample runs/a", "--out"),
         ("gankit list norm --options", "--options"),
     ],
@@ -235,6 +236,32 @@ def test_the_readme_begins_with_two_commands() -> None:
     assert commands == [[["make", "demo"]], [["make", "test"]]]
 
 
+# --- overrides
+
+
+def overrides_in(words: list[str]) -> list[str]:
+    return [after for word, after in pairwise(words) if word == "--set"]
+
+
+OVERRIDDEN = [
+    pytest.param(block.document, words[2], overrides_in(words), id=f"{block}-{' '.join(words)}")
+    for block in of("sh")
+    for line in lines_of(block)
+    for words in commands_of(line)
+    if "--set" in words
+] + [
+    pytest.param(ROOT / "docs/spec.md", "faces.toml", overrides_in(shlex.split(code)), id=code)
+    for code in re.findall(r"`(--set [^`=]+=[^`]+)`", (ROOT / "docs/spec.md").read_text())
+    if "PATH" not in code
+]
+
+
+@pytest.mark.parametrize(("document", "file", "overrides"), OVERRIDDEN)
+def test_overrides_build(document: Path, file: str, overrides: list[str], folder: Path) -> None:
+    write_files(document, folder)
+    build(load(Path(file), overrides), "meta")
+
+
 # --- outputs
 
 
@@ -248,9 +275,9 @@ def output(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """What a command prints, both streams together."""
     monkeypatch.setattr(sys, "argv", words)
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        with contextlib.suppress(SystemExit):
-            cli.main()
+    both = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
+    with both[0], both[1], contextlib.suppress(SystemExit):
+        cli.main()
     return said.getvalue()
 
 

@@ -232,4 +232,5 @@ def test_twin_a_name_that_is_not_offered_is_found() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_no_file_is_longer_than_400_lines(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+    lines = file.read_text(encoding="utf-8").count("\n")
+    assert lines <= 400

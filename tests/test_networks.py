@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -32,8 +33,8 @@ from gankit.networks import (
     resnet_generator,
 )
 from gankit.norms import BatchNorm, GroupNorm, clip, spectral, weightnorm
-from gankit.registry import registry
-from gankit.slots import Image, Norm
+from gankit.registry import Entry, registry
+from gankit.slots import Image, Norm, keep
 from gankit.spec import Part
 
 OURS = {
@@ -409,7 +410,7 @@ def test_a_conditional_norm_without_a_condition_is_refused(name: str) -> None:
     for make in MAKERS[name]:
         with pytest.raises(OptionError, match="Scaled needs a condition") as caught:
             make(LABELLED, **SMALL[name], norm=CONDITIONED)
-        assert caught.value.option == "norm"
+        assert caught.value.option == "condition"
 
 
 def test_labels_change_nothing_where_nothing_is_conditional() -> None:
@@ -467,14 +468,65 @@ def check_exchange(make: Callable[..., nn.Module]) -> None:
     attended = weights(make(attention=attention, attention_at=(8,)))
     assert any("attend_8" in key for key in attended.keys() - plain.keys())
     assert same(plain, {key: value for key, value in attended.items() if key in plain})
-    normalised = weights(make(norm=(Part(registry.get("norm", "spectral"), {}),)))
-    assert same(plain, normalised)
 
 
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-def test_exchanging_a_part_leaves_the_other_layers_initial_weights(kind: str, name: str) -> None:
-    check_exchange(lambda **options: make_network(part(kind, name, **options), FACES, 1))
+@pytest.mark.parametrize("initializer", ["xavier", "default"])
+def test_exchanging_attention_leaves_the_other_layers_initial_weights(
+    kind: str, name: str, initializer: str
+) -> None:
+    chosen = Part(registry.get("initializer", initializer), {})
+
+    def make(**options: Any) -> nn.Module:
+        return make_network(part(kind, name, initializer=chosen, **options), FACES, 1)
+
+    check_exchange(make)
+    assert same(weights(make()), weights(make(norm=(Part(registry.get("norm", "spectral"), {}),))))
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_exchanging_attention_leaves_what_norms_drew_for_themselves(kind: str, name: str) -> None:
+    with recorded("norm", "scaled", Scaled, on="activation") as entry:
+        options = {"norm": (Part(entry, {}),), "condition": "label"}
+        check_exchange(
+            lambda **more: make_network(part(kind, name, **options, **more), LABELLED, 1)
+        )
+
+
+class Zeroed(Scaled):
+    """Marks nothing, and starts as the identity all the same."""
+
+    def __init__(self, channels: int, condition: int, /) -> None:
+        super().__init__(channels, condition)
+        nn.init.zeros_(self.scale.weight)
+        nn.init.ones_(self.scale.bias)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_initializer_leaves_the_layers_of_norms_and_what_is_kept(name: str) -> None:
+    options = {"norm": Norm(spectral, Zeroed), "condition": "label"}
+    for network in pair(name, LABELLED, **options):
+        found = [module for module in network.modules() if isinstance(module, Zeroed)]
+        assert found
+        assert all(not module.scale.weight.any() for module in found)
+        assert all(module.scale.bias.eq(1).all() for module in found)
+    layer = keep(nn.Linear(2, 2))
+    before = layer.weight.detach().clone()
+    initialize(layer, xavier)
+    assert torch.equal(layer.weight, before)
+
+
+@contextmanager
+def recorded(kind: str, name: str, target: Any, on: str | None) -> Iterator[Entry]:
+    """The entry of a part that is on the plug board for as long as it takes."""
+    registry.add(kind, name, target, on=on)
+    entry = registry.get(kind, name)
+    try:
+        yield entry
+    finally:
+        registry.forget(entry.provider)
 
 
 def test_twin_one_generator_for_all_layers_fails_the_exchange() -> None:
@@ -552,7 +604,7 @@ STAGES: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (
         resnet_discriminator,
         {"attention": NarrowAttention, "attention_at": (4,)},
-        "residual_stem_8 residual_down_4 residual_4 attend_4 activate_4 sumpositions_1 dense_1",
+        "residual_stem_8 residual_down_4 residual_4 attend_4 activate_4 sum_positions_1 dense_1",
     ),
     (
         mlp_generator,

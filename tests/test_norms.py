@@ -260,7 +260,7 @@ def test_a_conditional_norm_without_a_condition_is_refused() -> None:
     message = "^Scaled needs a condition, and this network makes none$"
     with pytest.raises(OptionError, match=message) as caught:
         Norm(activation=Scaled).activation(4)
-    assert caught.value.option == "norm"
+    assert caught.value.option == "condition"
 
 
 # --- norms of weights
@@ -655,6 +655,24 @@ def check_autocast(layer: Any) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ops.move(layer)
     assert torch.equal(estimate(layer).u, estimate(kept).u)
+
+
+def test_no_product_of_sigma_is_taken_under_autocast() -> None:
+    """On CUDA autocast reaches products that it leaves alone on the CPU, so ask it, not them."""
+    layer = spectral(layer_of("conv2d"))
+    matrix, seen = estimate(layer).matrix, []
+
+    def spy(weight: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return matrix(weight)
+
+    estimate(layer).matrix = spy
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(example(layer))
+        ops.move(layer)
+        ops.settle(layer)
+    assert seen == [False] * len(seen)
+    assert len(seen) >= 4
 
 
 class Cast(SpectralNorm):

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from gankit.penalties import R1, WGANGP
 from gankit.registry import registry
-from gankit.slots import Penalty, Turn, heads_of
+from gankit.slots import Image, Penalty, Turn, heads_of
 
 PENALTIES = [entry.name for entry in registry.find("penalty") if entry.provider.name == "gankit"]
 SHAPES = [(2,), (2, 3, 3), (1, 2, 4)]
@@ -49,7 +49,9 @@ def turn_of(
         latent=torch.zeros(len(fake), 1),
         real_heads=real_heads,
         fake_heads=fake_heads,
+        image=Image(3, (), bounded=False),
         generator=nn.Identity(),
+        generate=nn.Identity(),
         heads=heads,
         adversarial=dict.fromkeys(real_heads, 1.0),
         random=seeded(seed),

@@ -60,14 +60,19 @@ def test_decorators_return_what_they_decorate(kind: str, board: Registry) -> Non
 
         def __init__(self, *, eps: float = 1.0) -> None: ...
 
-    assert decorator("function", **options)(function) is function
     assert decorator("part", needs={"labels"}, **options)(Part) is Part
-    first, second = board.get(kind, "function"), board.get(kind, "part")
-    assert (first.target, first.needs, first.summary) == (function, frozenset(), "A part.")
-    assert (second.target, second.needs, second.summary) == (Part, {"labels"}, "Another part.")
-    assert first.path == f"{kind}/function"
-    assert first.provider.name == __name__
-    assert first.on == options.get("on")
+    entry = board.get(kind, "part")
+    assert (entry.target, entry.needs, entry.summary) == (Part, {"labels"}, "Another part.")
+    assert entry.path == f"{kind}/part"
+    assert entry.provider.name == __name__
+    assert entry.on == options.get("on")
+    if KINDS[kind].form == "object":
+        with pytest.raises(PartError, match=f"a {kind} is a class, so that it can have methods"):
+            decorator("function", **options)(function)
+    else:
+        assert decorator("function", **options)(function) is function
+        entry = board.get(kind, "function")
+        assert (entry.target, entry.needs, entry.summary) == (function, frozenset(), "A part.")
 
 
 PART = "def part(layer, /): return 1"
@@ -144,7 +149,7 @@ def test_a_signature_that_breaks_a_rule_is_refused_with_the_rule(
     ("kind", "on", "handed_over"),
     [
         ("norm", "weight", "layer"),
-        ("loss", None, "nothing"),
+        ("activation", None, "nothing"),
         ("augment", None, None),
         ("attention", None, None),
     ],
@@ -158,6 +163,19 @@ def test_a_part_may_take_no_more_than_its_kind_is_handed(
     with pytest.raises(PartError) as caught:
         board.add(kind, "x", two_layers, on=on)
     message = f'part "x" takes 2 positional-only arguments; this kind is handed {handed_over}'
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ({"label"}, 'declares an unknown need "label"; did you mean "labels"? available: '),
+        ("labels", ': needs is a set of words: {"labels"}'),
+    ],
+)
+def test_a_need_that_means_nothing_is_refused(board: Registry, needs: Any, message: str) -> None:
+    with pytest.raises(PartError) as caught:
+        gankit.norm("x", on="weight", needs=needs)(defined("mine", PART))
     assert message in str(caught.value)
 
 
@@ -353,12 +371,12 @@ HANDED: list[tuple[Callable[..., Any], int | None]] = [
     (lambda: (), 0),
     (lambda *, option=1: (), 0),
     (lambda a, /, *, option=1: (a,), 1),
-    (lambda a, b=2: (a, b), 2),
+    (lambda a, b=2: (a,), 1),
     (lambda a, b, c, d: (a, b, c, d), 4),
     (lambda *all_of_them: all_of_them, None),
     (lambda a, *rest: (a, *rest), None),
     (partial(lambda a, /, *, option=1: (a,), option=2), 1),
-    (partial(lambda a, b: (a, b), b=2), 1),
+    (partial(lambda a, b: (a,), b=2), 1),
     (partial(lambda a, b: (b,), 1), 1),
     (Takes, 2),
     (partial(Takes, reduction=4), 2),
@@ -429,8 +447,23 @@ def test_files_that_are_missing_or_fail_say_so(tmp_path: Path) -> None:
             load_file(broken)
     taken = tmp_path / "taken.py"
     taken.write_text(PLUGIN.format(name="spectral"))
-    with pytest.raises(SetupError, match=r"one from gankit .*, one from taken\.py sha256:"):
+    with pytest.raises(PartError, match=r"one from gankit .*, one from taken\.py sha256:"):
         load_file(taken)
+
+
+def test_a_file_that_was_edited_replaces_its_parts(tmp_path: Path) -> None:
+    file = tmp_path / "edited.py"
+    file.write_text(PLUGIN.format(name="of_an_edited_file") + "1 / 0\n")
+    with pytest.raises(SetupError, match="ZeroDivisionError"):
+        load_file(file)
+    assert "of_an_edited_file" not in registry.names("norm")  # nothing of it is left
+    file.write_text(PLUGIN.format(name="of_an_edited_file"))
+    load_file(file)
+    first = registry.get("norm", "of_an_edited_file")
+    file.write_text(PLUGIN.format(name="of_an_edited_file").replace("2.0", "3.0"))
+    load_file(file)
+    second = registry.get("norm", "of_an_edited_file")
+    assert [e.options["factor"].default for e in (first, second)] == [2.0, 3.0]
 
 
 # --- importing is light

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gankit.errors import UsageError, choices
+from gankit.errors import UsageError, choices, nearest
 
 if TYPE_CHECKING:
-    from gankit.registry import Entry
+    from gankit.registry import Entry, Option
 
 __all__ = ["list_parts", "list_recipes", "show"]
 
@@ -30,8 +30,10 @@ def list_parts(
 
     found = registry.find(pattern)
     if not found:
-        hint = choices(pattern.partition("/")[0], KINDS)
-        raise UsageError(f'no part matches "{pattern}"; kinds: {hint}')
+        name = pattern.rpartition("/")[2]
+        close = nearest(pattern, KINDS) or nearest(name, (entry.name for entry in registry.find()))
+        meant = f'did you mean "{close}"? ' if close else ""
+        raise UsageError(f'no part matches "{pattern}"; {meant}kinds: {", ".join(KINDS)}')
     if as_json:
         print(json.dumps([_record(entry) for entry in found]))
         return
@@ -47,6 +49,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind.name,
         "name": entry.name,
         "provider": str(entry.provider),
+        "on": entry.on,
         "needs": sorted(entry.needs),
         "summary": entry.summary,
         "options": {
@@ -56,11 +59,12 @@ def _record(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _default(option: Any) -> Any:
+def _default(option: Option) -> Any:
     from gankit.registry import REQUIRED
     from gankit.spec import describe
 
-    return None if option.default is REQUIRED else describe(option.slot, option.default)
+    absent = option.default is REQUIRED
+    return None if absent else describe(option.slot, option.default, full=False)
 
 
 def show(
@@ -69,7 +73,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one part: what it does, its options, the paper, and how a spec uses it."""
-    from gankit.registry import KINDS, REQUIRED, registry
+    from gankit.registry import KINDS, NEEDS, REQUIRED, registry
 
     if kind not in KINDS:
         raise UsageError(f'there is no kind "{kind}"; {choices(kind, KINDS)}')
@@ -82,7 +86,9 @@ def show(
     about = re.sub(r"^Options:\n((?:[ \t]+.*\n?|\n)+)", "", _doc(entry), flags=re.MULTILINE)
     print(about.strip())
     if entry.needs:
-        print(f"\nNeeds: {', '.join(sorted(entry.needs))}")
+        print("\nNeeds:")
+        for need in sorted(entry.needs):
+            print(f"  {need}: {NEEDS[need]}")
     if entry.options:
         print("\nOptions:")
         for option in entry.options.values():
@@ -99,7 +105,10 @@ def _doc(entry: Entry) -> str:
 
 
 def _snippet(entry: Entry) -> str:
-    """The part as a spec would name it, its options at their defaults."""
+    """The part where a spec would name it, its options at their defaults.
+
+    What is required is shown by an example of its type.
+    """
     from gankit.registry import REQUIRED
     from gankit.spec import dumps
     from gankit.spec.model import LISTS, SECTIONS
@@ -107,18 +116,30 @@ def _snippet(entry: Entry) -> str:
     table: dict[str, Any] = {"use": entry.name}
     for option in entry.options.values():
         required = option.default is REQUIRED
-        table[option.name] = f"<{option.type_name}>" if required else _default(option)
-    sections = {kind: section for section, kind in SECTIONS.items()}
-    if entry.kind.name in sections:
-        text = dumps({sections[entry.kind.name]: table})
-    elif entry.kind.name in LISTS:
-        text = dumps({entry.kind.name: [table]})
+        table[option.name] = _example(option) if required else _default(option)
+    kind = entry.kind.name
+    section = next((section for section, of in SECTIONS.items() if of == kind), None)
+    short = table if len(table) > 1 else entry.name
+    if section:
+        tables: dict[str, Any] = {section: table}
+    elif kind in LISTS:
+        tables = {kind: [table]}
+    elif kind == "block":
+        tables = {"generator": {"use": "stack", "stages": [short]}}
     else:
-        text = dumps({entry.kind.name: table if len(table) > 1 else entry.name})
-        if text.startswith("["):
-            _, *lines = text.splitlines()
-            text = f"{entry.kind.name} = {{ {', '.join(lines)} }}"
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
+        tables = {"generator": {kind: short}}
+    return "\n".join(f"    {line}" for line in dumps(tables).strip().splitlines())
+
+
+def _example(option: Option) -> Any:
+    """A value of an option's type, for whoever reads it to exchange."""
+    from gankit.registry import registry
+
+    if option.slot:
+        name = registry.names(option.slot)[0]
+        return [name] if option.many else name
+    examples = {"int": 1, "float": 1.0, "bool": False, "str": "..."}
+    return examples.get(option.type_name, option.type_name)
 
 
 def list_recipes() -> None:

@@ -45,7 +45,7 @@ def sample(
 
     folder = RunFolder(run)
     spec = folder.spec(tuple(plugin or ()))
-    saved, complaints = checkpoint.latest(folder.checkpoints)
+    saved, complaints = checkpoint.latest(folder.checkpoints, set_aside=False)
     for complaint in complaints:
         tell(complaint)
     if saved is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from gankit.errors import OptionError
 from gankit.initializers import xavier
+from gankit.randomness import seeded
 from gankit.registry import discriminator, generator, hand
 from gankit.slots import Block, Image, Initializer, Norm, Shape, kept
 
@@ -94,6 +97,13 @@ class Condition(nn.Module):
         return F.one_hot(labels, self.classes).to(torch.get_default_dtype())
 
 
+def _word(make: Block) -> str:
+    """What a stage is called by."""
+    made = make.func if isinstance(make, partial) else make
+    name = getattr(made, "__name__", type(made).__name__)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
 class _Stack(nn.Module):
     """Stages in a row, named by block and height: `stages.attend_32`.
 
@@ -108,10 +118,15 @@ class _Stack(nn.Module):
             raise OptionError("stages", "a network needs at least one stage")
         self.arguments = arguments
         self.stages = nn.ModuleDict()
-        self.shapes: list[Shape] = []
+        # A seed for each stage by name: what one draws does not depend on which others there are.
+        origin = int(torch.randint(2**62, (), device="cpu"))
+        made: Counter[str] = Counter()
         for index, make in enumerate(stages):
+            drawn = f"{_word(make)} {shape}"
+            made[drawn] += 1
             try:
-                stage = hand(make, shape, norm)
+                with seeded(origin, drawn, made[drawn], device=torch.get_default_device()):
+                    stage = hand(make, shape, norm)
             except OptionError as error:
                 error.stage = index
                 raise
@@ -122,8 +137,7 @@ class _Stack(nn.Module):
         self.out = shape
 
     def _name(self, make: Block, height: int) -> str:
-        made = make.func if isinstance(make, partial) else make
-        base = f"{getattr(made, '__name__', type(made).__name__).lower()}_{height}"
+        base = f"{_word(make)}_{height}"
         numbered = (f"{base}_{count}" for count in itertools.count(2))
         return next(name for name in itertools.chain([base], numbered) if name not in self.stages)
 

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from gankit.errors import SetupError
+from gankit.errors import PartError, SetupError
 from gankit.registry.entries import Provider, registry
 
 __all__ = ["load_file"]
@@ -46,6 +46,10 @@ def load_file(path: Path) -> Provider:
     try:
         with registry.provided_by(provider):
             spec.loader.exec_module(module)
+    except PartError:
+        del sys.modules[name]
+        registry.forget(provider)
+        raise
     except Exception as error:
         del sys.modules[name]
         registry.forget(provider)

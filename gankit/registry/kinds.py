@@ -62,12 +62,19 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 
 
 def handed(target: Callable[..., Any]) -> int | None:
-    """How many positional arguments `target` takes; None for any number."""
+    """How many arguments `target` has to be handed by position; None for any number.
+
+    Those before a `/` all count. Of the others, as torch's own modules have them, those without a
+    default do: `nn.BatchNorm2d` is handed its channels, and not its eps.
+    """
     count = 0
     for parameter in inspect.signature(target).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             return None
-        count += parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        count += parameter.kind is parameter.POSITIONAL_ONLY or (
+            parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and parameter.default is parameter.empty
+        )
     return count
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gankit.errors import SetupError
 from gankit.registry import load_file
-from gankit.spec.check import check, in_order, problem_at
+from gankit.spec.check import check
 from gankit.spec.document import Document, parse, read
 from gankit.spec.model import FORMAT, HalfLife, Part, Plugin, Spec, Train, describe
+from gankit.spec.problems import in_order, problem_at
 from gankit.spec.source import Source
 from gankit.spec.write import dumps
 
@@ -78,8 +79,10 @@ class _Loader:
         for entry in source.data.get("plugins", []):
             table = {"file": entry} if isinstance(entry, str) else entry
             loaded.append(self._named(table["file"], table.get("sha256")))
-        for path in self.given:
-            self._run(path)
+        known = {plugin.sha256 for plugin in loaded}
+        beside = [Plugin(path.name, self._run(path), path) for path in self.given]
+        # A file given beside a spec is part of what the spec means, and recorded with it.
+        loaded += [p for p in beside if self.trusted and p.sha256 not in known]
         return loaded
 
     def _named(self, file: str, recorded: str | None) -> Plugin:
@@ -98,7 +101,7 @@ class _Loader:
                 f"plugin file {path} is not the one that was recorded\n"
                 f"  recorded {recorded}\n  found    {_sha256(path)}"
             )
-        return Plugin(file, self._run(path))
+        return Plugin(file, self._run(path), path)
 
     def _run(self, path: Path) -> str:
         self.announce(path)

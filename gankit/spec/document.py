@@ -143,8 +143,23 @@ def explain(complaint: str, text: str, name: str) -> Problem:
     if word and message == "Invalid value" and not word[0][0].isdigit():
         wanted = word[0].lower()
         hint = f"write {wanted}" if wanted in ("true", "false") else f'did you mean "{word[0]}"?'
+    if message == r"Illegal character '\n'":
+        message = "The string does not end on its line"
+    if message.startswith("Unclosed") and (opening := unclosed(text, at)) is not None:
+        hint = f"it begins on line {place(text, (opening, opening + 1), name).line}"
     where = place(text, word.span() if word else (at, at + 1), name)
     return Problem(message[0].lower() + message[1:], where, hint)
+
+
+def unclosed(text: str, end: int) -> int | None:
+    """Where the innermost bracket stands that is open at `end`."""
+    opened: list[int] = []
+    for token in TOKEN.finditer(text, 0, end):
+        if token.lastgroup == "open":
+            opened.append(token.start())
+        elif token.lastgroup == "close" and opened:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 def repeated(start: str, text: str, name: str) -> Problem | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
@@ -195,8 +196,10 @@ class Plugin:
     """A local Python file that declares parts."""
 
     file: str
-    """As the spec names it, relative to the spec."""
+    """As the spec names it, relative to the spec; or as it was given beside the spec."""
     sha256: str
+    path: pathlib.Path = field(default=pathlib.Path(), compare=False)
+    """Where it was found."""
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,10 @@ class Source:
         for depth, name in enumerate(names, start=1):
             written = names[:depth]
             if not isinstance(holder, dict | list):
-                raise SpecError(Problem(f"{dotted(at)} holds no table", override.key(written)))
-            step: str | int = name
+                message = f"{dotted(at)} is no table"
+                hint = f"write {dotted(at)}={{ {name} = ... }} to make it one"
+                raise SpecError(Problem(message, override.key(written), hint))
+            step: Any = name
             if isinstance(holder, list):
                 adds = at in LISTED and (depth < len(names) or value != REMOVED)
                 step = _entry(holder, name, adds, Problem(dotted(at), override.key(written)))

@@ -104,10 +104,10 @@ def load(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def latest(folder: Path, set_aside: bool = True) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint under `folder`, and what was wrong with newer ones.
 
-    Unsound ones are set aside under a name that says so.
+    Unsound ones are set aside under a name that says so; a mere reader leaves them where they are.
 
     Raises:
         CheckpointError: there are checkpoints, and none is sound.
@@ -117,10 +117,12 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return load(candidate), complaints
         except CheckpointError as error:
-            aside = candidate.with_name(f"{candidate.name}.unsound")
-            shutil.rmtree(aside, ignore_errors=True)
-            candidate.rename(aside)
-            complaints.append(f"{error}; set aside as {aside.name}")
+            complaints.append(str(error))
+            if set_aside:
+                aside = candidate.with_name(f"{candidate.name}.unsound")
+                shutil.rmtree(aside, ignore_errors=True)
+                candidate.rename(aside)
+                complaints[-1] += f"; set aside as {aside.name}"
     if complaints:
         raise CheckpointError("no checkpoint is sound\n  " + "\n  ".join(complaints))
     return None, complaints

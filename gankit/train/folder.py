@@ -89,7 +89,7 @@ class RunFolder:
                 file.write_text("".join(k for k in kept if json.loads(k)["step"] <= step))
 
     def write_status(self, state: str, step: int, steps: int) -> None:
-        """Say where the run stands: `running`, `finished`, `stopped` or `diverged`."""
+        """Say where the run stands: `running`, `finished`, `stopped`, `diverged` or `failed`."""
         text = json.dumps({"state": state, "step": step, "steps": steps})
         unfinished = self.status.with_suffix(".tmp")
         unfinished.write_text(text)
@@ -104,8 +104,7 @@ class RunFolder:
 
 def _files(spec: Spec) -> list[Path]:
     """The plugin files of a spec that is being trained; its author has trusted them."""
-    folder = Path(spec.source.document.name).parent
-    return [folder / plugin.file for plugin in spec.plugins]
+    return [plugin.path for plugin in spec.plugins]
 
 
 def _refuse_other(recorded: Spec, wanted: Spec, path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -65,19 +67,27 @@ def peak_bytes(make: Callable[[], tuple[GAN, Dataset]], train: Train, turns: Ite
     `make` builds on the device `meta`. Twice, because the optimizers' state is there only from
     the second time on.
     """
-    with LiveBytes() as live:
-        gan, data = make()
-        engine = Engine(gan, data, train, torch.device("meta"))
-        image = gan.image
-        shape = (train.batch, *image.shape)
+    with warnings.catch_warnings():
+        # The average is a deep copy, which asks even tensors of no content for their address.
+        warnings.simplefilter("ignore", UserWarning)
+        return _dry_run(*make(), train, tuple(turns))
+
+
+def _dry_run(gan: GAN, data: Dataset, train: Train, turns: tuple[str, ...]) -> int:
+    image = gan.image
+    # Tensors that pretend to be on the CPU, because autocast leaves those on `meta` alone.
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+        for module in (gan.generator, gan.discriminator, *gan.stateful().values()):
+            module.to_empty(device="cpu")
+        engine = Engine(gan, data, train, torch.device("cpu"))
         for players in (*turns, *turns):
             batch = Batch(
-                real=torch.empty(shape, device="meta"),
-                labels=torch.empty(train.batch, dtype=torch.int64, device="meta")
-                if image.classes
-                else None,
-                latent=torch.empty(train.batch, gan.latent_width, device="meta"),
+                real=torch.empty(train.batch, *image.shape),
+                labels=torch.empty(train.batch, dtype=torch.int64) if image.classes else None,
+                latent=torch.empty(train.batch, gan.latent_width),
             )
             engine.turn(players, 0, batch, lambda purpose: generator(0, purpose), {})
+            engine.ema.update(0)
+            # Penalties that are due now and then are due now.
             engine.turns_taken = dict.fromkeys(engine.turns_taken, 0)
     return live.peak

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from gankit.build import GAN, build
-from gankit.errors import OptionError, SpecError
+from gankit.errors import OptionError, Problem, SpecError
 from gankit.registry import registry
 from gankit.schedules import turns_of
 from gankit.slots import TakesTurns, conditional, heads_of
@@ -103,8 +103,14 @@ def plan(spec: Spec) -> Plan:
     """
     gan, _ = build(spec, "meta")
     batch, image = spec.train.batch, gan.image
-    latents = torch.empty(batch, gan.latent_width, device="meta")
-    images = torch.empty(batch, *image.shape, device="meta")
+    try:
+        latents = torch.empty(batch, gan.latent_width, device="meta")
+        images = torch.empty(batch, *image.shape, device="meta")
+    except RuntimeError as error:
+        place = spec.source.value(("train", "batch"))
+        raise SpecError(
+            Problem(f"a batch of {batch} is more than any memory holds", place)
+        ) from error
     labels = torch.zeros(batch, dtype=torch.int64, device="meta") if image.classes else None
     generator = _measured(spec, spec.generator, gan.generator, (latents, labels))
     if generator.output != image.shape:

@@ -135,9 +135,17 @@ def run(
             tell(complaint)
         if saved is not None:
             trainer.restore(saved)
-            tell(f"continues at step {saved.step:,} of {spec.train.steps:,}")
+            verb = "continues" if saved.step < spec.train.steps else "is done: it stands"
+            tell(f"{verb} at step {saved.step:,} of {spec.train.steps:,}")
         folder.forget_after(trainer.step)
-        return _loop(trainer, folder, watch, tell)
+        try:
+            return _loop(trainer, folder, watch, tell)
+        except Diverged:
+            folder.write_status("diverged", trainer.step, spec.train.steps)
+            raise
+        except BaseException:
+            folder.write_status("failed", trainer.step, spec.train.steps)
+            raise
 
 
 def _loop(
@@ -156,7 +164,7 @@ def _loop(
             last = record.step == train.steps or bool(stopped)
             if record.step % train.log == 0 or last:
                 numbers = record.numbers()
-                _refuse_nonfinite(numbers, record.step, folder, train)
+                _refuse_nonfinite(numbers, record.step)
                 folder.append(folder.metrics, {"step": record.step, **numbers})
                 now = time.perf_counter()
                 speed = (record.step - clock_step) * train.batch / (now - clock)
@@ -173,7 +181,7 @@ def _loop(
                 clock, clock_step = time.perf_counter(), record.step
             if stopped:
                 break
-    finished = trainer.step == train.steps
+    finished = trainer.step >= train.steps
     if not finished:
         tell(f"stopped at step {trainer.step:,}, saved at step {saved_at:,}")
     folder.write_status("finished" if finished else "stopped", trainer.step, train.steps)
@@ -192,12 +200,9 @@ def _newest_picture(folder: RunFolder) -> Path | None:
     return max(folder.samples.glob("step_*.png"), default=None)
 
 
-def _refuse_nonfinite(
-    numbers: Mapping[str, float], step: int, folder: RunFolder, train: Train
-) -> None:
+def _refuse_nonfinite(numbers: Mapping[str, float], step: int) -> None:
     for name, number in numbers.items():
         if not math.isfinite(number):
-            folder.write_status("diverged", step, train.steps)
             what, _, player = name.rpartition("_")
             raise Diverged(player if player in "DG" else "D", step, what or name, dict(numbers))
 
