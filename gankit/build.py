@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gankit.errors import Problem, SpecError, choices
+from gankit.errors import Problem, SpecError
+from gankit.fit import promised, unmet
 from gankit.latents import normal
 from gankit.networks import initialize
 from gankit.ops import settle
@@ -88,7 +89,10 @@ def make_network(part: Part, image: Image, seed: int) -> nn.Module:
     with seeded(seed, part.kind):
         network: nn.Module = bind(part)(image)
     arguments = getattr(network, "arguments", {})
-    if "initializer" in arguments and not next(network.parameters()).is_meta:
+    first = next(network.parameters(), None)
+    if first is None:
+        raise ValueError(f'{part.kind} "{part.name}" has nothing to train')
+    if "initializer" in arguments and not first.is_meta:
         initialize(network, arguments["initializer"], lambda name: generator(seed, part.kind, name))
     settle(network)
     return network
@@ -119,16 +123,13 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
             nonlocal cause
             cause = cause or error
 
-    attempt("data", spec.data, partial(bind, spec.data))
+    attempt("data", spec.data, partial(_made, spec.data))
     singles = {name: getattr(spec, name) for name in ("loss", "latent", "optimizer")}
     listed = {
         f"{part.kind}.{part.name}": part for part in (*spec.schedule, *spec.penalty, *spec.augment)
     }
     for name, part in (singles | listed).items():
-        attempt(name, part, partial(bind, part))
-    for part in spec.penalty:
-        if f"penalty.{part.name}" in made:
-            attempt(f"penalty.{part.name}", part, partial(_checked, made[f"penalty.{part.name}"]))
+        attempt(name, part, partial(_made, part))
     if "data" in made:
         image: Image = made["data"].image
         problems += unmet(spec, image)
@@ -154,13 +155,8 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
     return gan, made["data"]
 
 
-def _checked(penalty: Penalty) -> Penalty:
-    """A penalty whose player and frequency mean something; others would never be applied."""
-    if getattr(penalty, "players", None) not in ("D", "G", "DG"):
-        raise ValueError("a penalty's `players` is D, G or DG")
-    if not (isinstance(getattr(penalty, "every", None), int) and penalty.every >= 1):
-        raise ValueError("a penalty's `every` is a number of turns, at least 1")
-    return penalty
+def _made(part: Part) -> Any:
+    return promised(part.kind, bind(part))
 
 
 def _trials(
@@ -191,51 +187,5 @@ def _placed(part: Part, image: Image, seed: int, device: torch.device | str) -> 
     """A network on its device; made on the CPU first, where its draws are the same everywhere."""
     if torch.device(device).type == "meta":
         with torch.device("meta"):
-            return make_network(part, image, seed)
-    return make_network(part, image, seed).to(device)
-
-
-def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
-    """What parts need and this spec does not give them."""
-
-    def problem(part: Part, message: str, hint: str = "") -> Problem:
-        return Problem(message, spec.source.value((*part.path, "use")), hint)
-
-    discriminator = list(spec.discriminator.inner())
-    for part in spec.parts():
-        if "labels" in part.entry.needs and not image.classes:
-            yield problem(part, f'{part.kind} "{part.name}" needs labels; the data has none')
-        if "independent_rows" in part.entry.needs:
-            for inner in discriminator:
-                if inner.entry.needs & {"batch_statistics", "separate_batches"}:
-                    yield problem(
-                        part,
-                        f'{part.kind} "{part.name}" treats each image by itself; the'
-                        f' discriminator\'s "{inner.name}" mixes them',
-                        "layernorm or no norm in [discriminator] leaves images apart",
-                    )
-    for part in spec.parts():
-        if "positions" in part.entry.needs and not image.size:
-            yield problem(
-                part, f'{part.kind} "{part.name}" needs positions; points in space have one'
-            )
-    if spec.train.batches == "joint":
-        for part in spec.parts():
-            if "separate_batches" in part.entry.needs:
-                yield problem(part, f'{part.kind} "{part.name}" needs [train] batches = "separate"')
-    scaled = {f"penalty.{part.name}.weight" for part in spec.penalty} | {"train.ema"}
-    for part in spec.schedule:
-        on = part.options.get("on", "")
-        if "on" in part.entry.options and on and on not in scaled:
-            yield Problem(
-                f'schedule "{part.name}" cannot scale "{on}"',
-                spec.source.value((*part.path, "on")),
-                choices(on, scaled),
-            )
-    takers = [part for part in spec.schedule if hasattr(part.entry.target, "turns")]
-    for part in takers[1:]:
-        yield problem(
-            part,
-            f'schedule "{part.name}" and "{takers[0].name}" both say who moves',
-            "keep one of them",
-        )
+            return promised(part.kind, make_network(part, image, seed))
+    return promised(part.kind, make_network(part, image, seed).to(device))

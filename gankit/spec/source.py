@@ -82,9 +82,7 @@ class Source:
         for depth, name in enumerate(names, start=1):
             written = names[:depth]
             if not isinstance(holder, dict | list):
-                message = f"{dotted(at)} is no table"
-                hint = f"write {dotted(at)}={{ {name} = ... }} to make it one"
-                raise SpecError(Problem(message, override.key(written), hint))
+                raise SpecError(Problem(f"{dotted(at)} is no table", override.key(written)))
             step: Any = name
             if isinstance(holder, list):
                 adds = at in LISTED and (depth < len(names) or value != REMOVED)

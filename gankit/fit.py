@@ -1,0 +1,100 @@
+"""Whether parts fit: what each kind promises, and what parts need of the rest of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from torch import nn
+
+from gankit.errors import Problem, choices
+from gankit.slots import Image
+from gankit.spec import Part, Spec
+
+__all__ = ["promised", "unmet"]
+
+T = TypeVar("T")
+
+METHODS = {
+    "dataset": ("image", "images", "labels", "__len__"),
+    "loss": ("discriminator", "generator"),
+    "penalty": ("players", "every", "__call__"),
+}
+SCHEDULES = ("turns", "rates", "factors")
+
+
+def promised(kind: str, made: T) -> T:
+    """The object, if it can do what its kind promises; the engine asks no further.
+
+    Raises:
+        ValueError: it lacks a method, or says something that means nothing.
+    """
+    missing = [name for name in METHODS.get(kind, ()) if not hasattr(made, name)]
+    if missing:
+        raise ValueError(f"a {kind} has {', '.join(METHODS[kind])}; this one lacks {missing[0]}")
+    if kind == "schedule" and not any(callable(getattr(made, name, None)) for name in SCHEDULES):
+        raise ValueError(f"a schedule has one or more of the methods {', '.join(SCHEDULES)}")
+    if kind == "penalty":
+        players, every = getattr(made, "players", None), getattr(made, "every", None)
+        if players not in ("D", "G", "DG"):
+            raise ValueError(f"a penalty's players are D, G or DG, not {players!r}")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"a penalty's `every` is a number of turns, not {every!r}")
+    if kind == "generator" and not isinstance(getattr(made, "latent", None), int):
+        raise ValueError("a generator states the width of z as the int `latent`")
+    heads = getattr(made, "adversarial", None)
+    if kind == "discriminator" and (isinstance(heads, nn.Module) or heads == {}):
+        raise ValueError("a discriminator's `adversarial` gives the names of heads their weights")
+    return made
+
+
+def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
+    """What parts need and this spec does not give them."""
+    yield from _of_the_data(spec, image)
+    yield from _of_the_discriminator(spec)
+    yield from _of_schedules(spec)
+
+
+def _problem(spec: Spec, part: Part, message: str, hint: str = "") -> Problem:
+    named = f'{part.kind} "{part.name}"'
+    return Problem(f"{named} {message}", spec.source.value((*part.path, "use")), hint)
+
+
+def _of_the_data(spec: Spec, image: Image) -> Iterator[Problem]:
+    for part in spec.parts():
+        if "labels" in part.entry.needs and not image.classes:
+            yield _problem(spec, part, "needs labels; the data has none")
+        if "positions" in part.entry.needs and not image.size:
+            yield _problem(spec, part, "needs positions; points in space have one")
+
+
+def _of_the_discriminator(spec: Spec) -> Iterator[Problem]:
+    mixing = [
+        inner.name
+        for inner in spec.discriminator.inner()
+        if inner.entry.needs & {"batch_statistics", "separate_batches"}
+    ]
+    for part in spec.parts():
+        if "independent_rows" in part.entry.needs and mixing:
+            yield _problem(
+                spec,
+                part,
+                f'treats each image by itself; the discriminator\'s "{mixing[0]}" mixes them',
+                "layernorm or no norm in [discriminator] leaves images apart",
+            )
+        if "separate_batches" in part.entry.needs and spec.train.batches == "joint":
+            yield _problem(spec, part, 'needs [train] batches = "separate"')
+
+
+def _of_schedules(spec: Spec) -> Iterator[Problem]:
+    scaled = {f"penalty.{part.name}.weight" for part in spec.penalty} | {"train.ema"}
+    for part in spec.schedule:
+        on = part.options.get("on", "")
+        if "on" in part.entry.options and on and on not in scaled:
+            message = f'schedule "{part.name}" cannot scale "{on}"'
+            place = spec.source.value((*part.path, "on"))
+            yield Problem(message, place, choices(on, scaled))
+    takers = [part for part in spec.schedule if hasattr(part.entry.target, "turns")]
+    for part in takers[1:]:
+        message = f'and "{takers[0].name}" both say who moves'
+        yield _problem(spec, part, message, "keep one of them")
