@@ -302,7 +302,7 @@ def test_heads_are_weighted_and_the_others_left_to_penalties() -> None:
     (real_a, fake_a), (real_b, fake_b) = watched.__dict__["seen"]
     hinge = Hinge()
     wanted = 2 * hinge.discriminator(real_a, fake_a) + 0.5 * hinge.discriminator(real_b, fake_b)
-    assert float(measured["loss_D"]) == pytest.approx(float(wanted))
+    assert float(measured["loss_D"]) == pytest.approx(wanted.item())
     assert torch.equal(real_b, 3 * real_a)
 
 

@@ -49,12 +49,18 @@ def _root(
 def main() -> None:
     """Run the command line; errors that a user can meet are told without a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except GankitError as error:
         message = str(error)
         print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader, `head` say, has seen enough. Python would complain once more on closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as end:
+        # The reader, `head` say, has seen enough; typer may have made an exit code of 1 of that.
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # Python would complain once more on closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

@@ -51,7 +51,10 @@ def sample(
     if saved is None:
         raise CheckpointError(f"{run} has no checkpoint yet")
     gan, data = build(spec, pick_device(device, threads))
-    gan.generator.load_state_dict(dict(saved.weights["ema"]))
+    try:
+        gan.generator.load_state_dict(dict(saved.weights["ema"]))
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit {folder.resolved}: {error}") from error
     images = draw(gan, gan.generator, count, seed)
     try:
         _write(images, data, out)

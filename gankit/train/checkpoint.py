@@ -58,7 +58,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
         torch.save(dict(checkpoint.state), unfinished / STATE)
         sums = {file.name: _sha256(file) for file in sorted(unfinished.iterdir())}
         manifest = {"step": checkpoint.step, "sha256": sums}
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for file in unfinished.iterdir():
             _sync(file)
         shutil.rmtree(target, ignore_errors=True)
@@ -86,7 +86,7 @@ def load(folder: Path) -> Checkpoint:
         CheckpointError: a file is missing or is not what was written.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, recorded in manifest["sha256"].items():
             if _sha256(folder / name) != recorded:
                 raise CheckpointError(f"{folder / name} is not what was written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class Ema:
         self.batch = batch
         self.average = copy.deepcopy(source).requires_grad_(False)
         self.average.eval()
+        self._averaged = list(_averaged(self.average).values()), list(_averaged(source).values())
+        self._copied = list(_copied(self.average)), list(_copied(source))
 
     def factor(self, step: int) -> float:
         """The weight of the past at a step, counted from 0."""
@@ -43,12 +46,9 @@ class Ema:
     def update(self, step: int, scale: float = 1.0) -> None:
         """Move the average towards the source's weights as they are now."""
         keep = self.factor(step) * scale
-        mean, newest = _averaged(self.average), _averaged(self.source)
-        torch._foreach_lerp_(list(mean.values()), list(newest.values()), 1 - keep)
-        copied = dict(self.source.named_buffers())
-        for name, buffer in self.average.named_buffers():
-            if name not in mean:
-                buffer.copy_(copied[name])
+        torch._foreach_lerp_(*self._averaged, 1 - keep)
+        for mine, newest in zip(*self._copied, strict=True):
+            mine.copy_(newest)
 
     def network(self) -> nn.Module:
         """The averaged generator, in evaluation mode, its spectral estimates exact."""
@@ -64,3 +64,11 @@ def _averaged(network: nn.Module) -> dict[str, Tensor]:
         if buffer.is_floating_point() and id(buffer) not in vectors:
             found[name] = buffer
     return found
+
+
+def _copied(network: nn.Module) -> Iterator[Tensor]:
+    """The buffers that an average would make no sense of: counters, singular vectors."""
+    averaged = _averaged(network)
+    for name, buffer in network.named_buffers():
+        if name not in averaged:
+            yield buffer

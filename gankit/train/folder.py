@@ -64,9 +64,9 @@ class RunFolder:
             recorded = load(self.resolved, plugins=(*plugins, *_files(spec)), trusted=False)
             _refuse_other(recorded, spec, self.path)
         self.samples.mkdir(exist_ok=True)
-        (self.path / "spec.toml").write_text(spec.source.document.text)
-        self.resolved.write_text(dumps(spec.resolved()))
-        (self.path / "env.json").write_text(json.dumps(environment(), indent=1))
+        (self.path / "spec.toml").write_text(spec.source.document.text, encoding="utf-8")
+        self.resolved.write_text(dumps(spec.resolved()), encoding="utf-8")
+        (self.path / "env.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
         return continues
 
     def spec(self, plugins: tuple[Path, ...] = ()) -> Spec:
@@ -83,22 +83,24 @@ class RunFolder:
         """Drop the metrics of steps after `step`, which will be taken again."""
         for file in (self.metrics, self.timing):
             if file.exists():
-                lines = file.read_text().splitlines(keepends=True)
+                lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
                 # A line cut short by a crash has no newline, and is after the checkpoint anyway.
                 kept = [line for line in lines if line.endswith("\n")]
-                file.write_text("".join(k for k in kept if json.loads(k)["step"] <= step))
+                file.write_text(
+                    "".join(k for k in kept if json.loads(k)["step"] <= step), encoding="utf-8"
+                )
 
     def write_status(self, state: str, step: int, steps: int) -> None:
         """Say where the run stands: `running`, `finished`, `stopped`, `diverged` or `failed`."""
         text = json.dumps({"state": state, "step": step, "steps": steps})
         unfinished = self.status.with_suffix(".tmp")
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(self.status)
 
     @staticmethod
     def append(file: Path, record: Mapping[str, Any]) -> None:
         """Add a line of JSON to a file."""
-        with file.open("a") as stream:
+        with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
 
 
