@@ -140,7 +140,7 @@ INNER = {
     "gankit.registry": {"Decorator"},
     "gankit.registry.options": {"documented"},
     "gankit.spec.document": {
-        *("check_nesting", "check_size", "decode", "explain", "quoted", "repeated"),
+        *("check_nesting", "check_size", "decode", "explain", "quoted", "repeated", "unclosed"),
     },
     "gankit.train.folder": {"environment"},
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from gankit.build import GAN, build
+from gankit.build import bind, build
 from gankit.errors import OptionError, Problem, SpecError
 from gankit.registry import registry
 from gankit.schedules import turns_of
@@ -22,7 +22,7 @@ from gankit.slots import TakesTurns, conditional, heads_of
 from gankit.spec import Part, Spec, describe, problem_at
 from gankit.train.memory import peak_bytes
 
-__all__ = ["NetworkPlan", "Plan", "Stage", "expand", "plan"]
+__all__ = ["NetworkPlan", "Plan", "Stage", "expand", "networks", "plan"]
 
 LOOKED_AT = 1_000_000
 """How many steps a schedule is asked about; of longer runs, so many evenly spaced ones."""
@@ -101,24 +101,47 @@ def plan(spec: Spec) -> Plan:
     Raises:
         SpecError: with every part that cannot be built, or cannot run, as it was asked for.
     """
-    gan, _ = build(spec, "meta")
+    generator, discriminator = networks(spec)
+    turns = _turns(spec)
+    return Plan(spec, generator, discriminator, turns, _memory(spec, turns))
+
+
+def networks(spec: Spec) -> tuple[NetworkPlan, NetworkPlan]:
+    """The generator and the discriminator, each run once on a batch without content.
+
+    On the device `meta`; on the CPU where a part asks for values, which are not there on `meta`.
+
+    Raises:
+        SpecError: one cannot be built or run, or the two do not fit each other or the data.
+    """
+    try:
+        return _networks(spec, "meta")
+    except _NoValues:
+        return _networks(spec, "cpu")
+
+
+class _NoValues(Exception):
+    """A part looked at values where there are none."""
+
+
+def _networks(spec: Spec, device: str) -> tuple[NetworkPlan, NetworkPlan]:
+    gan, _ = build(spec, device)
     batch, image = spec.train.batch, gan.image
     try:
-        latents = torch.empty(batch, gan.latent_width, device="meta")
-        images = torch.empty(batch, *image.shape, device="meta")
+        latents = torch.zeros(batch, gan.latent_width, device=device)
+        images = torch.zeros(batch, *image.shape, device=device)
     except RuntimeError as error:
         place = spec.source.value(("train", "batch"))
-        raise SpecError(
-            Problem(f"a batch of {batch} is more than any memory holds", place)
-        ) from error
-    labels = torch.zeros(batch, dtype=torch.int64, device="meta") if image.classes else None
-    generator = _measured(spec, spec.generator, gan.generator, (latents, labels))
+        message = f"a batch of {batch} is more than any memory holds"
+        raise SpecError(Problem(message, place)) from error
+    labels = torch.zeros(batch, dtype=torch.int64, device=device) if image.classes else None
+    generator = _measured(spec, spec.generator, gan.generator, (latents, labels), ("logits",))
     if generator.output != image.shape:
         problem = ValueError(f"the generator makes {generator.output}, the data is {image.shape}")
         raise SpecError(problem_at(spec.source, spec.generator, problem))
-    discriminator = _measured(spec, spec.discriminator, gan.discriminator, (images, labels))
-    turns = _turns(spec, gan)
-    return Plan(spec, generator, discriminator, turns, _memory(spec, turns))
+    heads = tuple(gan.adversarial)
+    discriminator = _measured(spec, spec.discriminator, gan.discriminator, (images, labels), heads)
+    return generator, discriminator
 
 
 def expand(spec: Spec) -> dict[str, Any]:
@@ -145,11 +168,16 @@ def expand(spec: Spec) -> dict[str, Any]:
 
 
 def _measured(
-    spec: Spec, part: Part, network: nn.Module, inputs: tuple[Tensor, Tensor | None]
+    spec: Spec,
+    part: Part,
+    network: nn.Module,
+    inputs: tuple[Tensor, Tensor | None],
+    heads: tuple[str, ...],
 ) -> NetworkPlan:
-    """Run a network once on `meta`, and note what each of its stages does.
+    """Run a network once, and note what each of its stages does.
 
-    A forward pass that fails is the spec's fault, and is told at the network's place.
+    A forward pass that fails is the spec's fault, and is told at the network's place; so is one
+    that lacks a head that the adversarial loss applies to.
     """
     rows: dict[str, Stage] = {}
     counter = FlopCounterMode(display=False)
@@ -172,10 +200,17 @@ def _measured(
             hooks.callback(stage.register_forward_pre_hook(start).remove)
             hooks.callback(stage.register_forward_hook(partial(finish, name)).remove)
         try:
-            logits = conditional(network, "labels")(*inputs)
+            logits = heads_of(conditional(network, "labels")(*inputs))
+            if missing := set(heads) - set(logits):
+                have = ", ".join(sorted(logits))
+                raise ValueError(
+                    f'there is no head "{missing.pop()}" for the loss; there is {have}'
+                )
         except (OptionError, ValueError, RuntimeError) as error:
-            raise SpecError(problem_at(spec.source, part, ValueError(str(error)))) from error
-    output = next(iter(heads_of(logits).values()))
+            if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+                raise _NoValues from error
+            raise SpecError(problem_at(spec.source, part, error)) from error
+    output = logits[heads[0]]
     return NetworkPlan(
         part.name,
         _count(network),
@@ -220,10 +255,10 @@ def _attention(stage: nn.Module) -> str:
     return " + ".join(entry.name for entry in entries if entry)
 
 
-def _turns(spec: Spec, gan: GAN) -> dict[str, int]:
+def _turns(spec: Spec) -> dict[str, int]:
     """How often each kind of turn is played over all steps; near enough where those are many."""
     total = spec.train.steps
-    pairs = zip(spec.schedule, gan.schedules, strict=True)
+    pairs = [(part, bind(part)) for part in spec.schedule]
     takers = [(part, schedule) for part, schedule in pairs if isinstance(schedule, TakesTurns)]
     if not takers:
         return {"D": total, "G": total}

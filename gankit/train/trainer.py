@@ -25,6 +25,7 @@ from gankit.train import checkpoint
 from gankit.train.checkpoint import Checkpoint
 from gankit.train.engine import Engine
 from gankit.train.folder import RunFolder
+from gankit.train.plan import networks
 from gankit.train.sampling import draw
 
 __all__ = ["Outcome", "Record", "Trainer", "picture", "run"]
@@ -121,10 +122,12 @@ def run(
     SIGINT and SIGTERM end the run after the step at hand, saved.
 
     Raises:
+        SpecError: the networks cannot be built or run as the spec asks.
         SetupError: the folder is in use, the data or the disk is not there.
         CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
         Diverged: a loss is not finite.
     """
+    networks(spec)  # what cannot run is refused before the folder is touched
     folder = RunFolder(path)
     with folder.locked():
         continues = folder.open_for(spec)
