@@ -18,11 +18,11 @@ from gankit.networks import initialize
 from gankit.ops import settle
 from gankit.optimizers import adam
 from gankit.randomness import generator, seeded
-from gankit.registry import Option
+from gankit.registry import Option, registry
 from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
 from gankit.spec import Part, Spec, in_order, problem_at
 
-__all__ = ["GAN", "bind", "build", "make_network", "needs_of"]
+__all__ = ["GAN", "bind", "build", "make_network"]
 
 
 @dataclass(kw_only=True)
@@ -38,9 +38,14 @@ class GAN:
     schedules: Sequence[object] = ()
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     augments: Mapping[str, Augment] = field(default_factory=dict)
-    needs: frozenset[str] = frozenset()
-    """What its loss and penalties have declared, such as real_in_generator."""
     seed: int = 0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its loss and penalties have declared, such as real_in_generator."""
+        parts = [("loss", self.loss), *(("penalty", part) for part in self.penalties.values())]
+        entries = (registry.entry_of(kind, part) for kind, part in parts)
+        return frozenset().union(*(entry.needs for entry in entries if entry))
 
     @property
     def adversarial(self) -> Mapping[str, float]:
@@ -54,7 +59,7 @@ class GAN:
 
     def stateful(self) -> dict[str, nn.Module]:
         """The parts other than the networks that have state to save, by path."""
-        named: dict[str, object] = {"loss": self.loss}
+        named: dict[str, object] = {"loss": self.loss, "latent": self.latent}
         named |= {f"penalty.{name}": part for name, part in self.penalties.items()}
         named |= {f"augment.{name}": part for name, part in self.augments.items()}
         return {name: part for name, part in named.items() if isinstance(part, nn.Module)}
@@ -73,11 +78,6 @@ def _bind(option: Option, value: Any) -> Any:
     if option.slot and option.many:
         return tuple(bind(part) for part in value)
     return bind(value) if option.slot else value
-
-
-def needs_of(part: Part) -> frozenset[str]:
-    """What a part and those in its slots have declared that they need."""
-    return frozenset().union(*(inner.entry.needs for inner in part.inner()))
 
 
 def make_network(part: Part, image: Image, seed: int) -> nn.Module:
@@ -149,7 +149,6 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         schedules=tuple(made[f"schedule.{part.name}"] for part in spec.schedule),
         penalties={part.name: made[f"penalty.{part.name}"] for part in spec.penalty},
         augments={part.name: made[f"augment.{part.name}"] for part in spec.augment},
-        needs=needs_of(spec.loss).union(*map(needs_of, spec.penalty)),
         seed=spec.seed,
     )
     return gan, made["data"]

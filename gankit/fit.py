@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -40,6 +41,18 @@ def promised(kind: str, made: T) -> T:
             raise ValueError(f"a penalty's players are D, G or DG, not {players!r}")
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"a penalty's `every` is a number of turns, not {every!r}")
+    if kind not in ("generator", "discriminator") and isinstance(made, nn.Module):
+        trained = [name for name, p in made.named_parameters() if p.requires_grad]
+        if trained:
+            raise ValueError(
+                f"no optimizer trains the parameters of a {kind}, such as {trained[0]}"
+            )
+    if kind in ("generator", "discriminator"):
+        assert isinstance(made, nn.Module)
+        _, *others = inspect.signature(made.forward).parameters.values()
+        if others and others[0].name != "labels":
+            name = others[0].name
+            raise ValueError(f"the second thing a {kind} is called with is `labels`, not `{name}`")
     if kind == "generator" and not isinstance(getattr(made, "latent", None), int):
         raise ValueError("a generator states the width of z as the int `latent`")
     heads = getattr(made, "adversarial", None)

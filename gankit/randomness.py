@@ -33,10 +33,12 @@ def seeded(*words: int | str, device: torch.device | str = "cpu") -> Iterator[No
     For modules that draw from them, as dropout and torch's own initial weights do.
     """
     device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
+    devices = []
+    if device.type == "cuda":
+        devices = [torch.cuda.current_device() if device.index is None else device.index]
     with torch.random.fork_rng(devices=devices):
         # Not `torch.manual_seed`, which seeds every GPU there is and would not put those back.
         torch.default_generator.manual_seed(derive(*words))
         for each in devices:
-            torch.cuda.default_generators[each.index or 0].manual_seed(derive(*words))
+            torch.cuda.default_generators[each].manual_seed(derive(*words))
         yield

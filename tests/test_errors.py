@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +29,7 @@ from gankit.errors import (
     choices,
     nearest,
 )
-from gankit.registry import KINDS
+from gankit.registry import KINDS, Entry, Provider, registry
 from gankit.spec import dumps, loads
 from gankit.spec.check import _Checker, check
 from gankit.spec.document import parse
@@ -367,6 +369,57 @@ def test_problems_stand_in_the_order_of_the_text_with_overrides_last() -> None:
     problems = refusal("nonsense = 1\n" + text, "seed=-1", "data.size=x").problems
     places = [(p.place.name, p.place.line) for p in problems if p.place]
     assert places == [("<spec>", 1), ("<spec>", 15), ("<spec>", 19), ("--set", 1), ("--set", 1)]
+
+
+class Conditional(torch.nn.Module):
+    """Scales by what it is told."""
+
+    def __init__(self, channels: int, condition: int, /) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("overrides", "marked"),
+    [
+        ([], "[generator]"),
+        (["generator.condition=none"], "none"),
+        (["generator.condition=label"], ""),
+    ],
+)
+def test_a_norm_without_its_condition_is_shown_where_there_should_be_one(
+    overrides: list[str], marked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = registry.get("norm", "batchnorm").kind
+    entry = Entry(kind, "mine", Conditional, Provider("test"), on="activation")
+    monkeypatch.setitem(registry._entries, ("norm", "mine"), entry)
+    overrides = ["generator.norm=mine", *overrides]
+    if not marked:
+        build(loads(SMALL, overrides), "meta")
+        return
+    problem = first(SMALL, *overrides)
+    assert problem.message == "Conditional needs a condition, and this network makes none"
+    assert caret(problem)[1] == marked.strip("[]")
+
+
+HOSTILE = {
+    "numbers that are none": "x = [" + "nan," * 60_000 + "]",
+    "norms on one place": "[generator]\nuse = 'dcgan'\nnorm = [" + "'batchnorm'," * 15_000 + "]",
+    "unknown keys": "".join(f"k{i} = 1\n" for i in range(15_000)),
+    "entries of one part": "[[penalty]]\nuse = 'r1'\n" * 10_000,
+    "a long word": f"[loss]\nuse = '{'x' * 250_000}'",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_made_to_keep_us_busy_does_not(name: str) -> None:
+    started = time.process_time()
+    error = refusal("gankit = 1\n" + HOSTILE[name])
+    assert len(str(error)) < 50_000
+    assert time.process_time() - started < 5  # minutes, before there was an end to problems
+    assert len(error.problems) <= 101
 
 
 def test_no_more_problems_than_anyone_reads() -> None:

@@ -142,7 +142,7 @@ INNER = {
     "gankit.spec.document": {
         *("check_nesting", "check_size", "decode", "explain", "quoted", "repeated", "unclosed"),
     },
-    "gankit.train.folder": {"environment"},
+    "gankit.train.folder": {"environment", "replace"},
 }
 """Helpers that nothing else in the package imports, and that have no underscore yet."""
 

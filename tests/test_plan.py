@@ -281,7 +281,7 @@ def test_a_step_that_refuses_is_told_without_a_traceback(monkeypatch: pytest.Mon
         raise ValueError("no loss today")
 
     monkeypatch.setattr(registry.get("loss", "hinge").target, "generator", refuses)
-    with pytest.raises(SpecError, match="a training step fails: no loss today"):
+    with pytest.raises(SpecError, match="a training step fails: ValueError: no loss today"):
         plan(loads(SMALL))
 
 

@@ -214,6 +214,108 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
         Trainer(gan, data, other.train).restore(made)
 
 
+def test_a_checkpoint_is_a_copy_that_later_steps_leave_alone(tmp_path: Path) -> None:
+    from gankit.build import build
+
+    spec = spec_of(tmp_path, IMAGES)
+    trainer = Trainer(*build(spec), spec.train)
+    steps = iter(trainer)
+    next(steps)
+    kept = trainer.checkpoint()
+    before = {k: v.clone() for k, v in kept.weights["generator"].items()}
+    next(steps)
+    assert all(torch.equal(before[k], v) for k, v in kept.weights["generator"].items())
+    live = trainer.engine.gan.generator.state_dict()
+    assert not all(torch.equal(before[k], v) for k, v in live.items()), "the step did move it"
+    trainer.restore(kept)
+    assert trainer.step == 1
+    assert all(torch.equal(before[k], v) for k, v in live.items())
+
+
+def test_samples_of_a_run_are_those_it_drew_itself(tmp_path: Path) -> None:
+    """At a checkpoint between two grids too, where the average's estimates are not settled."""
+    from gankit.build import build
+    from gankit.ops import settle
+    from gankit.train.sampling import draw
+
+    spec = spec_of(tmp_path, IMAGES, "train.steps=8")
+    trainer = Trainer(*build(spec), spec.train)
+    for _ in trainer:
+        pass
+    saved = trainer.checkpoint()
+    drawn = trainer.samples(4, seed=5)
+    gan, _ = build(spec)
+    gan.generator.load_state_dict(dict(saved.weights["ema"]))
+    settle(gan.generator)
+    assert torch.equal(draw(gan, gan.generator, 4, seed=5), drawn)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The log is further apart than the checkpoints, and the losses are those before the update."""
+    spec = spec_of(
+        tmp_path, POINTS, "optimizer={use='sgd', lr=1e30}", "loss=least_squares",
+        "train.log=12", "train.checkpoint=1",
+    )  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(Diverged):
+            run(spec, tmp_path / "run")
+        found, _ = checkpoint.latest(tmp_path / "run" / "checkpoints")
+        weights = {} if found is None else found.weights["generator"]
+        assert all(w.isfinite().all() for w in weights.values())
+
+
+def test_unsound_checkpoints_alone_never_mean_starting_over(tmp_path: Path) -> None:
+    run(spec_of(tmp_path), tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        flip(folder)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="no checkpoint is sound"):
+            run(spec_of(tmp_path), tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_state_that_the_manifest_does_not_list_is_not_read(tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, saved(1))
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for names in ({}, manifest["sha256"] | {"../x.safetensors": "0"}):
+        file.write_text(json.dumps({"step": 1, "sha256": names}))
+        with pytest.raises(CheckpointError, match="does not list"):
+            checkpoint.load(folder)
+
+
+def test_a_signal_between_steps_is_saved_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while a grid is being drawn, when the step at hand was about to go unsaved."""
+
+    def interrupted(self: Trainer, *args: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return torch.zeros(4, 2)
+
+    monkeypatch.setattr(Trainer, "samples", interrupted)
+    spec = spec_of(tmp_path, POINTS, "train.samples=3", "train.checkpoint=100")
+    outcome = run(spec, tmp_path / "run")
+    assert (outcome.finished, outcome.step, outcome.signal) == (False, 3, signal.SIGTERM)
+    found, _ = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    assert found.step == 3
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert steps == [2], "metrics do not depend on where a run was stopped"
+
+
+def test_another_thread_count_is_told(tmp_path: Path) -> None:
+    run(spec_of(tmp_path), tmp_path / "run")
+    file = tmp_path / "run" / "env.json"
+    (start,) = json.loads(file.read_text())
+    file.write_text(json.dumps([start | {"threads": 99}]))
+    said: list[str] = []
+    run(spec_of(tmp_path, POINTS, "train.steps=13"), tmp_path / "run", tell=said.append)
+    assert any("threads: 99 became 1" in line for line in said)
+    assert len(json.loads(file.read_text())) == 2
+
+
 # --- signals: these need a process of their own
 
 

@@ -39,6 +39,7 @@ def sample(
     if out.suffix not in ("", ".png", ".npz"):
         raise UsageError(f"--out is a .png, a .npz or a folder, not {out}")
     from gankit.build import build
+    from gankit.ops import settle
     from gankit.train import checkpoint
     from gankit.train.folder import RunFolder
     from gankit.train.sampling import draw
@@ -53,6 +54,7 @@ def sample(
     gan, data = build(spec, pick_device(device, threads))
     try:
         gan.generator.load_state_dict(dict(saved.weights["ema"]))
+        settle(gan.generator)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not fit {folder.resolved}: {error}") from error
     images = draw(gan, gan.generator, count, seed)

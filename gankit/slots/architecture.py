@@ -151,7 +151,10 @@ class Norm:
         module = hand(make, channels, self.condition, self.weight)
         for inner in module.modules():
             keep(inner)
-        return conditional(module)
+        called = conditional(module)
+        if self.needs_condition and called is not module:
+            raise ValueError("a conditional norm's forward takes (x, condition), by these names")
+        return called
 
     @property
     def needs_condition(self) -> bool:

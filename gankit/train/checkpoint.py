@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,7 +54,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
         unfinished.mkdir()
         for name, tensors in checkpoint.weights.items():
             # safetensors takes neither shared nor permuted memory.
-            plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+            plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
             save_file(plain, unfinished / f"{name}.safetensors")
         torch.save(dict(checkpoint.state), unfinished / STATE)
         sums = {file.name: _sha256(file) for file in sorted(unfinished.iterdir())}
@@ -64,7 +65,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
         _sync(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         # torch reports a full disk as a RuntimeError.
         shutil.rmtree(unfinished, ignore_errors=True)
         size = sum(t.nbytes for tensors in checkpoint.weights.values() for t in tensors.values())
@@ -87,6 +88,9 @@ def load(folder: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        names = set(manifest["sha256"])
+        if STATE not in names or any(Path(name).name != name for name in names):
+            raise CheckpointError(f"{folder / MANIFEST} does not list what it should")
         for name, recorded in manifest["sha256"].items():
             if _sha256(folder / name) != recorded:
                 raise CheckpointError(f"{folder / name} is not what was written")
@@ -97,8 +101,13 @@ def load(folder: Path) -> Checkpoint:
         }
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         return Checkpoint(int(manifest["step"]), weights, state)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise CheckpointError(f"{folder} lacks {Path(error.filename).name}") from error
+        # A disk that does not answer says nothing about what is on it.
+        raise SetupError(f"cannot read {folder}: {error.strerror}") from error
     except Exception as error:
         # Whatever a damaged file provokes in the readers, it means one thing here.
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
@@ -107,22 +116,27 @@ def load(folder: Path) -> Checkpoint:
 def latest(folder: Path, set_aside: bool = True) -> tuple[Checkpoint | None, list[str]]:
     """The newest sound checkpoint under `folder`, and what was wrong with newer ones.
 
-    Unsound ones are set aside under a name that says so; a mere reader leaves them where they are.
+    Unsound ones are set aside under a name that says so, if there is a sound one to go on from; a
+    mere reader leaves them where they are.
 
     Raises:
         CheckpointError: there are checkpoints, and none is sound.
     """
     complaints: list[str] = []
+    unsound: list[Path] = []
     for candidate in _numbered(folder):
         try:
-            return load(candidate), complaints
+            found = load(candidate)
         except CheckpointError as error:
             complaints.append(str(error))
-            if set_aside:
-                aside = candidate.with_name(f"{candidate.name}.unsound")
-                shutil.rmtree(aside, ignore_errors=True)
-                candidate.rename(aside)
-                complaints[-1] += f"; set aside as {aside.name}"
+            unsound.append(candidate)
+            continue
+        for index, path in enumerate(unsound if set_aside else ()):
+            aside = path.with_name(f"{path.name}.unsound")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            complaints[index] += f"; set aside as {aside.name}"
+        return found, complaints
     if complaints:
         raise CheckpointError("no checkpoint is sound\n  " + "\n  ".join(complaints))
     return None, complaints

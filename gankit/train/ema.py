@@ -45,7 +45,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int, scale: float = 1.0) -> None:
         """Move the average towards the source's weights as they are now."""
-        keep = self.factor(step) * scale
+        keep = min(self.factor(step) * scale, 1.0)
         torch._foreach_lerp_(*self._averaged, 1 - keep)
         for mine, newest in zip(*self._copied, strict=True):
             mine.copy_(newest)

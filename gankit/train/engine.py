@@ -46,11 +46,12 @@ class Engine:
         self.gan = gan
         self.data = data
         self.train = train
-        self.device = device
+        self.device = device = _indexed(device)
         self.networks = {"D": gan.discriminator, "G": gan.generator}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             player: gan.optimizer(network.parameters()) for player, network in self.networks.items()
         }
+        self.needs = gan.needs
         self.base_rates = {p: _rate(optimizer) for p, optimizer in self.optimizers.items()}
         self.ema = Ema(gan.generator, train.ema, train.batch)
         self.precision = precision(train.precision, device)
@@ -86,7 +87,7 @@ class Engine:
             for player in players:
                 move(self.networks[player])
             with self.precision, torch.set_grad_enabled("G" in players):
-                fake = self.generate(batch.latent, batch.labels)
+                fake = _full(self.generate(batch.latent, batch.labels))
             for player in players:
                 with self.frozen(player), self.precision:
                     turn = self._turn(player, step, batch, fake, draw)
@@ -114,15 +115,20 @@ class Engine:
         count = self.train.batch
         latent = self.gan.latent(count, self.gan.latent_width, draw("latent"))
         real = None
-        if "D" in players or "real_in_generator" in self.gan.needs:
+        if "D" in players or "real_in_generator" in self.needs:
             indices = self.epochs.batch(self.batches_drawn)
             self.batches_drawn += 1
-            real = to_float(self.data.images(indices).to(self.device, non_blocking=True))
+            real = to_float(self._sent(self.data.images(indices)))
         else:
             indices = torch.randint(len(self.data), (count,), generator=draw("labels"))
         labels = self.data.labels(indices) if self.gan.image.classes else None
-        labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        return Batch(real, labels, latent.to(self.device, non_blocking=True))
+        return Batch(real, None if labels is None else self._sent(labels), self._sent(latent))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """A tensor on the device; to a GPU from pinned memory, so that nobody waits for it."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     @contextmanager
     def frozen(self, player: str) -> Iterator[None]:
@@ -228,7 +234,7 @@ class Engine:
 
     def _observe(self, turn: Turn) -> None:
         """Show a turn of D to the parts that steer by it."""
-        with torch.no_grad():
+        with torch.no_grad(), self.precision:
             for part in (*self.gan.augments.values(), *self.gan.penalties.values()):
                 if isinstance(part, Observer):
                     part.observe(turn)
@@ -250,9 +256,16 @@ def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:
     return labels.repeat(rows // len(labels))
 
 
-def _full(logits: Tensor) -> Tensor:
-    """Logits in float32 or wider; losses are not computed in half precision."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _full(tensor: Tensor) -> Tensor:
+    """Logits or images in float32 or wider; losses are not computed in half precision."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """`cuda` alone means the current GPU, whichever that will be later on."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> float:

@@ -64,9 +64,8 @@ class RunFolder:
             recorded = load(self.resolved, plugins=(*plugins, *_files(spec)), trusted=False)
             _refuse_other(recorded, spec, self.path)
         self.samples.mkdir(exist_ok=True)
-        (self.path / "spec.toml").write_text(spec.source.document.text, encoding="utf-8")
-        self.resolved.write_text(dumps(spec.resolved()), encoding="utf-8")
-        (self.path / "env.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+        replace(self.path / "spec.toml", spec.source.document.text)
+        replace(self.resolved, dumps(spec.resolved()))
         return continues
 
     def spec(self, plugins: tuple[Path, ...] = ()) -> Spec:
@@ -86,22 +85,38 @@ class RunFolder:
                 lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
                 # A line cut short by a crash has no newline, and is after the checkpoint anyway.
                 kept = [line for line in lines if line.endswith("\n")]
-                file.write_text(
-                    "".join(k for k in kept if json.loads(k)["step"] <= step), encoding="utf-8"
-                )
+                replace(file, "".join(k for k in kept if json.loads(k)["step"] <= step))
+
+    def note_environment(self) -> list[str]:
+        """Add what this start runs on to `env.json`; in words, how it differs from the last."""
+        file = self.path / "env.json"
+        starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        now = environment()
+        changed = differences(starts[-1], now) if starts else []
+        if changed or not starts:
+            replace(file, json.dumps([*starts, now], indent=1))
+        return changed
 
     def write_status(self, state: str, step: int, steps: int) -> None:
         """Say where the run stands: `running`, `finished`, `stopped`, `diverged` or `failed`."""
         text = json.dumps({"state": state, "step": step, "steps": steps})
-        unfinished = self.status.with_suffix(".tmp")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(self.status)
+        replace(self.status, text)
 
     @staticmethod
     def append(file: Path, record: Mapping[str, Any]) -> None:
         """Add a line of JSON to a file."""
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a small file so that it is at all times the old one or the new one."""
+    unfinished = file.with_name(f".{file.name}.tmp")
+    with unfinished.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(file)
 
 
 def _files(spec: Spec) -> list[Path]:

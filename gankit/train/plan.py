@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,6 +29,7 @@ from gankit.train.memory import peak_bytes
 __all__ = ["NetworkPlan", "Plan", "Stage", "expand", "networks", "plan"]
 
 LOOKED_AT = 1_000_000
+STRETCHES = 1000
 """How many steps a schedule is asked about; of longer runs, so many evenly spaced ones."""
 
 
@@ -266,7 +271,7 @@ def _turns(spec: Spec) -> dict[str, int]:
     rounds: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], int] = {}
     try:
-        for step in range(0, total, -(-total // LOOKED_AT)):
+        for step in _looked_at(total):
             turns = tuple(taker.turns(step, total))
             rounds[turns] += 1
             first.setdefault(turns, step)
@@ -281,13 +286,25 @@ def _turns(spec: Spec) -> dict[str, int]:
     return {turn: count * total // rounds.total() for turn, count in sorted(counts.items())}
 
 
+def _looked_at(total: int) -> Iterator[int]:
+    """Every step, or of very many whole stretches spread over all of them.
+
+    Stretches, because single steps a stride apart would all fall on one beat of an alternation.
+    """
+    if total <= LOOKED_AT:
+        yield from range(total)
+        return
+    for first in range(0, total, total // STRETCHES):
+        yield from range(first, min(first + LOOKED_AT // STRETCHES, total))
+
+
 def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
     """The peak of a dry run, where the parts can do without values."""
     make: Callable[[], Any] = partial(build, spec, "meta")
     try:
         return peak_bytes(make, spec.train, tuple(turns))
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, DataDependentOutputException, DynamicOutputShapeException):
         # A part that looks at values (a mask, an `.item()`) cannot run where there are none.
         return None
-    except ValueError as error:
-        raise SpecError(f"a training step fails: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise SpecError(f"a training step fails: {type(error).__name__}: {error}") from error

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gankit.build import GAN
-from gankit.randomness import generator
+from gankit.randomness import generator, seeded
 from gankit.slots import conditional
 
 __all__ = ["draw"]
@@ -29,13 +29,14 @@ def draw(gan: GAN, network: nn.Module, count: int, seed: int, batch: int = 64) -
     network.eval()
     try:
         generate = conditional(network, "labels")
-        made = [
-            generate(
-                latents[i : i + batch].to(device),
-                None if labels is None else labels[i : i + batch].to(device),
-            )
-            for i in range(0, count, batch)
-        ]
+        with seeded(seed, "noise", device=device):
+            made = [
+                generate(
+                    latents[i : i + batch].to(device),
+                    None if labels is None else labels[i : i + batch].to(device),
+                )
+                for i in range(0, count, batch)
+            ]
     finally:
         network.train(training)
     return torch.cat(made).float().cpu()

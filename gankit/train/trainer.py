@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from gankit.build import GAN, build
 from gankit.datasets import image_grid, scatter
-from gankit.errors import CheckpointError, Diverged
+from gankit.errors import CheckpointError, Diverged, SetupError
 from gankit.slots import Dataset
 from gankit.spec import Spec, Train
 from gankit.train import checkpoint
@@ -66,14 +67,26 @@ class Trainer:
             yield Record(self.step, measured)
 
     def checkpoint(self) -> Checkpoint:
-        """All that is needed to go on from here."""
+        """All that is needed to go on from here: a copy, which later steps leave as it is."""
         engine = self.engine
-        weights = {
-            "generator": engine.gan.generator.state_dict(),
-            "discriminator": engine.gan.discriminator.state_dict(),
-            "ema": engine.ema.average.state_dict(),
+        networks = {
+            "generator": engine.gan.generator,
+            "discriminator": engine.gan.discriminator,
+            "ema": engine.ema.network(),
         }
-        return Checkpoint(self.step, weights, engine.state())
+        weights = {name: network.state_dict() for name, network in networks.items()}
+        return Checkpoint(self.step, copy.deepcopy(weights), copy.deepcopy(engine.state()))
+
+    def refuse_nonfinite(self) -> None:
+        """Refuse weights that nobody could continue from.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
+        for player, network in self.engine.networks.items():
+            weights = [p.detach() for p in network.parameters()]
+            if not bool(torch.stack([w.isfinite().all() for w in weights]).all()):
+                raise Diverged(player, self.step, "weights")
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to where a checkpoint was taken.
@@ -136,6 +149,8 @@ def run(
         saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
         for complaint in complaints:
             tell(complaint)
+        for change in folder.note_environment():
+            tell(f"not as before, so not to the same bits: {change}")
         if saved is not None:
             trainer.restore(saved)
             verb = "continues" if saved.step < spec.train.steps else "is done: it stands"
@@ -146,6 +161,8 @@ def run(
         except Diverged:
             folder.write_status("diverged", trainer.step, spec.train.steps)
             raise
+        except OSError as error:
+            raise SetupError(f"cannot write to {path}: {error.strerror or error}") from error
         except BaseException:
             folder.write_status("failed", trainer.step, spec.train.steps)
             raise
@@ -164,7 +181,7 @@ def _loop(
     clock, clock_step = time.perf_counter(), trainer.step
     with _stop_signals() as stopped:
         for record in trainer:
-            last = record.step == train.steps or bool(stopped)
+            last = record.step == train.steps
             if record.step % train.log == 0 or last:
                 numbers = record.numbers()
                 _refuse_nonfinite(numbers, record.step)
@@ -173,16 +190,18 @@ def _loop(
                 speed = (record.step - clock_step) * train.batch / (now - clock)
                 folder.append(folder.timing, {"step": record.step, "images_per_second": speed})
                 watch(record.step, numbers, speed)
-            if record.step % train.samples == 0 or record.step == train.steps:
+            if record.step % train.samples == 0 or last:
                 newest = folder.samples / f"step_{record.step:07d}.png"
                 picture(trainer.samples(), trainer.engine.data).save(newest)
-            if record.step % train.checkpoint == 0 or last:
+            if record.step % train.checkpoint == 0 or last or stopped:
+                _refuse_nonfinite(record.numbers(), record.step)
+                trainer.refuse_nonfinite()
                 checkpoint.save(folder.checkpoints, trainer.checkpoint())
                 saved_at = record.step
             if record.step % train.log == 0:
                 # What samples and checkpoints take is not the speed of a step.
                 clock, clock_step = time.perf_counter(), record.step
-            if stopped:
+            if saved_at == record.step and stopped:
                 break
     finished = trainer.step >= train.steps
     if not finished:
@@ -200,7 +219,8 @@ def picture(images: Tensor, data: Dataset) -> Picture:
 
 
 def _newest_picture(folder: RunFolder) -> Path | None:
-    return max(folder.samples.glob("step_*.png"), default=None)
+    pictures = folder.samples.glob("step_*.png")
+    return max(pictures, key=lambda path: int(path.stem.removeprefix("step_")), default=None)
 
 
 def _refuse_nonfinite(numbers: Mapping[str, float], step: int) -> None:
