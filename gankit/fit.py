@@ -32,7 +32,7 @@ def promised(kind: str, made: T) -> T:
     """
     missing = [name for name in METHODS.get(kind, ()) if not hasattr(made, name)]
     if missing:
-        raise ValueError(f"a {kind} has {', '.join(METHODS[kind])}; this one lacks {missing[0]}")
+        raise ValueError(f"a {kind} has {', '.join(METHODS[kind])}; lacks {', '.join(missing)}")
     if kind == "schedule" and not any(callable(getattr(made, name, None)) for name in SCHEDULES):
         raise ValueError(f"a schedule has one or more of the methods {', '.join(SCHEDULES)}")
     if kind == "penalty":

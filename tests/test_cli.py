@@ -184,7 +184,7 @@ def test_build_says_which_code_it_runs(spec: Path, tmp_path: Path) -> None:
     )
     spec.write_text('plugins = ["cli_plugin.py"]\nlatent = "cli_test"\n' + SMALL)
     ran = run("build", spec, "--json")
-    assert (ran.code, ran.err) == (0, f"this spec runs code from {plugin}\n")
+    assert (ran.code, ran.err) == (0, f"runs code from {plugin}\n")
     plugin.write_text("raise RuntimeError('not today')\n")
     ran = run("build", spec)
     assert ran.code == 4

@@ -339,7 +339,15 @@ def test_attention_is_placed_by_height(name: str, size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-@pytest.mark.parametrize("at", [(), (4,), (8,), (4, 8)])
+def test_attention_that_is_placed_nowhere_is_refused(name: str) -> None:
+    """The other way round is fine: a variant without attention keeps its `attention_at`."""
+    with pytest.raises(OptionError, match="where the attention goes: at which of 4, 8, 16"):
+        pair(name, FACES, attention=NarrowAttention)
+    assert pair(name, FACES, attention_at=(8,))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize("at", [(4,), (8,), (4, 8)])
 def test_attention_stands_after_the_last_stage_of_its_height(
     name: str, at: tuple[int, ...]
 ) -> None:

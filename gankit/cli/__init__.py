@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import typer
 
 from gankit.cli import build, parts, sample, train
-from gankit.errors import GankitError
+from gankit.errors import GankitError, SetupError
 
 __all__ = ["app", "main"]
 
@@ -57,10 +58,18 @@ def main() -> None:
         message = str(error)
         print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (BrokenPipeError, SystemExit) as end:
-        # The reader, `head` say, has seen enough; typer may have made an exit code of 1 of that.
-        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             raise
         # Python would complain once more on closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if error.errno == errno.EPIPE:
+            sys.exit(0)  # the reader, `head` say, has seen enough
+        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.exit(SetupError.exit_code)
+    except SystemExit as end:
+        # Typer makes an exit code of 1 of a reader that has seen enough.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

@@ -65,8 +65,10 @@ def _print(plan: Plan) -> None:
     console.print(
         f"{spec.train.steps:,} steps: turns {turns}; {plan.images:,} real images shown to D"
     )
-    memory = "unknown: a part looks at values" if plan.memory is None else _size(plan.memory)
-    console.print(f"peak memory of a training step at batch {spec.train.batch}: about {memory}")
+    memory = "not known, a part looks at values"
+    if plan.memory is not None:
+        memory = f"about {_size(plan.memory)}"
+    console.print(f"peak memory of a training step at batch {spec.train.batch}: {memory}")
 
 
 def _table(title: str, network: NetworkPlan) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 
     from gankit.spec import Spec
 
-__all__ = ["Device", "Plugins", "Set", "SpecName", "Threads", "load_spec", "pick_device", "tell"]
+__all__ = [
+    "Device",
+    "Plugins",
+    "Set",
+    "SpecName",
+    "Threads",
+    "load_plugins",
+    "load_spec",
+    "pick_device",
+    "tell",
+]
 
 SpecName = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped recipe.")
@@ -49,8 +60,16 @@ def load_spec(name: str, overrides: Sequence[str] | None, plugins: Sequence[Path
         find(name),
         overrides or (),
         plugins=plugins or (),
-        announce=lambda path: tell(f"this spec runs code from {path}"),
+        announce=lambda path: tell(f"runs code from {path}"),
     )
+
+
+def load_plugins(plugins: Sequence[Path] | None) -> None:
+    """Run local files, so that the parts they declare are on the plug board."""
+    from gankit.registry import load_file
+
+    for path in plugins or ():
+        load_file(path)
 
 
 def pick_device(name: str, threads: int = 0) -> torch.device:
@@ -62,8 +81,11 @@ def pick_device(name: str, threads: int = 0) -> torch.device:
     """
     import torch
 
+    cores = os.cpu_count() or 1
     if threads < 0:
         raise UsageError(f"--threads takes a number of threads, not {threads}")
+    if threads > cores:
+        raise UsageError(f"--threads {threads} is more than the cores of this machine, {cores}")
     if threads:
         torch.set_num_threads(threads)
     if name == "auto":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gankit.cli.common import Plugins, load_plugins
 from gankit.errors import UsageError, choices, nearest
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ def list_parts(
         str, typer.Argument(metavar="[KIND|PATTERN]", help="A kind, or a pattern: 'norm/*batch*'.")
     ] = "*",
     as_json: AsJson = False,
+    plugin: Plugins = None,
 ) -> None:
     """List the parts there are, by kind and name, and where each comes from."""
     from gankit.registry import KINDS, registry
 
+    load_plugins(plugin)
     found = registry.find(pattern)
     if not found:
         name = pattern.rpartition("/")[2]
@@ -71,12 +74,14 @@ def show(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="norm, attention, loss, ...")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The part's name.")],
     as_json: AsJson = False,
+    plugin: Plugins = None,
 ) -> None:
     """Show one part: what it does, its options, the paper, and how a spec uses it."""
     from gankit.registry import KINDS, NEEDS, REQUIRED, registry
 
     if kind not in KINDS:
         raise UsageError(f'there is no kind "{kind}"; {choices(kind, KINDS)}')
+    load_plugins(plugin)
     entry = registry.get(kind, name)
     if as_json:
         print(json.dumps(_record(entry)))

@@ -36,6 +36,10 @@ def sample(
     """Draw images from the averaged generator of a run's newest checkpoint."""
     if count < 1:
         raise UsageError(f"-n takes a number of images, not {count}")
+    if out.suffix == ".png" and count > 10_000:
+        raise UsageError(
+            f"a grid of {count:,} is too large to look at; use --out x.npz or a folder"
+        )
     if out.suffix not in ("", ".png", ".npz"):
         raise UsageError(f"--out is a .png, a .npz or a folder, not {out}")
     from gankit.build import build
@@ -57,12 +61,18 @@ def sample(
         settle(gan.generator)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not fit {folder.resolved}: {error}") from error
-    images = draw(gan, gan.generator, count, seed)
+    try:
+        images = draw(gan, gan.generator, count, seed)
+    except (MemoryError, RuntimeError) as error:
+        if "alloc" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise SetupError(f"{count:,} images at once are more than this machine holds") from error
     try:
         _write(images, data, out)
     except OSError as error:
         raise SetupError(f"cannot write {out}: {error.strerror or error}") from error
-    tell(f"wrote {count} samples of step {saved.step:,} to {out}")
+    plural = "" if count == 1 else "s"
+    tell(f"wrote {count:,} sample{plural} of step {saved.step:,} to {out}")
 
 
 def _write(images: Tensor, data: Dataset, out: Path) -> None:

@@ -62,6 +62,11 @@ def with_attention(
 ) -> Iterator[Block]:
     """The stages of each height, in order, with attention after those of a height in `at`."""
     heights = [height for height, _ in stages]
+    if attention is not NoAttention and not at:
+        have = ", ".join(str(h) for h in sorted(set(heights)))
+        raise OptionError(
+            "attention_at", f"nothing says where the attention goes: at which of {have}"
+        )
     for index, height in enumerate(at):
         if height not in heights:
             have = ", ".join(str(h) for h in sorted(set(heights)))

@@ -104,6 +104,7 @@ class _Loader:
         return Plugin(file, self._run(path), path)
 
     def _run(self, path: Path) -> str:
+        _sha256(path)  # what cannot be read is not announced
         self.announce(path)
         return load_file(path).version.removeprefix("sha256:")
 

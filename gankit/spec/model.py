@@ -250,11 +250,15 @@ class Spec:
         providers = {part.entry.path: str(part.entry.provider) for part in self.parts()}
         return self.plain() | {"providers": dict(sorted(providers.items()))}
 
+    def identity(self, full: bool = True) -> dict[str, Any]:
+        """The tables of what makes the run what it is: not its name, length, or logging."""
+        tables = self.plain(full)
+        del tables["name"]
+        train = {key: value for key, value in tables["train"].items() if key not in RESUMABLE}
+        return tables | {"train": train}
+
     @property
     def hash(self) -> str:
-        """SHA-256 of what makes the run what it is: not its name, length, or logging."""
-        tables = self.plain(full=False)
-        del tables["name"]
-        train = {k: v for k, v in tables["train"].items() if k not in RESUMABLE}
-        text = json.dumps(tables | {"train": train}, sort_keys=True)
+        """SHA-256 of the spec's identity, without what is at its default."""
+        text = json.dumps(self.identity(full=False), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -216,9 +216,10 @@ class Engine:
             real = None if turn.real_heads is None else turn.real_heads[name]
             if turn.player == "D":
                 assert real is not None
-                total = total + weight * self.gan.loss.discriminator(real, fake)
+                loss = self.gan.loss.discriminator(real, fake)
             else:
-                total = total + weight * self.gan.loss.generator(real, fake)
+                loss = self.gan.loss.generator(real, fake)
+            total = total + weight * _scalar("loss", loss)
         return total
 
     def _penalties(
@@ -230,7 +231,8 @@ class Engine:
             if turn.player in penalty.players and due:
                 strength = penalty.every * factors.get(f"penalty.{name}.weight", 1.0)
                 random = draw(f"penalty {name} {turn.player}")
-                yield name, strength * penalty(replace(turn, random=random))
+                value = penalty(replace(turn, random=random))
+                yield name, strength * _scalar(f'penalty "{name}"', value)
 
     def _observe(self, turn: Turn) -> None:
         """Show a turn of D to the parts that steer by it."""
@@ -259,6 +261,14 @@ def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:
 def _full(tensor: Tensor) -> Tensor:
     """Logits or images in float32 or wider; losses are not computed in half precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _scalar(part: str, value: Tensor) -> Tensor:
+    """A value that a gradient can be taken of."""
+    if not isinstance(value, Tensor) or value.ndim:
+        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"a {part} gives a tensor with one number in it, not {given}")
+    return value
 
 
 def _indexed(device: torch.device) -> torch.device:

@@ -126,11 +126,14 @@ def _files(spec: Spec) -> list[Path]:
 
 def _refuse_other(recorded: Spec, wanted: Spec, path: Path) -> None:
     problem = f"{path} belongs to another spec"
-    changed = differences(recorded.plain(), wanted.plain())
+    changed = differences(recorded.identity(), wanted.identity())
     if recorded.hash == wanted.hash:
         by_total = [part.name for part in wanted.schedule if "total" in part.entry.needs]
         if recorded.train.steps == wanted.train.steps or not by_total:
             return
+        changed = differences(
+            {"train.steps": recorded.train.steps}, {"train.steps": wanted.train.steps}
+        )
         problem = f'{path} cannot change train.steps: schedule "{by_total[0]}" depends on it'
     raise CheckpointError(
         f"{problem}\n  "

@@ -81,8 +81,9 @@ def _dry_run(gan: GAN, data: Dataset, train: Train, turns: tuple[str, ...]) -> i
             module.to_empty(device="cpu")
         engine = Engine(gan, data, train, torch.device("cpu"))
         for players in (*turns, *turns):
+            shown = "D" in players or "real_in_generator" in engine.needs
             batch = Batch(
-                real=torch.empty(train.batch, *image.shape),
+                real=torch.empty(train.batch, *image.shape) if shown else None,
                 labels=torch.empty(train.batch, dtype=torch.int64) if image.classes else None,
                 latent=torch.empty(train.batch, gan.latent_width),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -196,6 +196,8 @@ def _measured(
     def finish(name: str, stage: nn.Module, args: Any, output: Any) -> None:
         macs = (counter.get_total_flops() - before.pop()) // 2 // batch
         shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        if shape != getattr(stage, "out", shape):
+            raise ValueError(f"stage {name} gives {shape}, and not the {stage.out} that it states")
         rows[name] = Stage(
             name, shape, _count(stage), macs, _norms(stage, norms), _attention(stage)
         )
@@ -298,6 +300,13 @@ def _looked_at(total: int) -> Iterator[int]:
         yield from range(first, min(first + LOOKED_AT // STRETCHES, total))
 
 
+_MISTAKES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What a part's own mistakes show up as."""
+
+
 def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
     """The peak of a dry run, where the parts can do without values."""
     make: Callable[[], Any] = partial(build, spec, "meta")
@@ -306,5 +315,11 @@ def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
     except (NotImplementedError, DataDependentOutputException, DynamicOutputShapeException):
         # A part that looks at values (a mask, an `.item()`) cannot run where there are none.
         return None
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise SpecError(f"a training step fails: {type(error).__name__}: {error}") from error
+    except _MISTAKES as error:
+        problem = problem_at(spec.source, spec.loss, error, *spec.penalty, *spec.augment)
+        needs = {need for part in spec.parts() for need in part.entry.needs}
+        hint = ""
+        if "NoneType" in str(error) and "real_in_generator" not in needs:
+            hint = 'what looks at real images in a turn of G declares needs={"real_in_generator"}'
+        message = f"a training step fails: {type(error).__name__}: {error}"
+        raise SpecError(replace(problem, message=message, hint=hint)) from error

@@ -17,7 +17,7 @@ import torch
 from PIL.Image import Image as Picture
 from torch import Tensor
 
-from gankit.build import GAN, build
+from gankit.build import GAN, bind, build
 from gankit.datasets import image_grid, scatter
 from gankit.errors import CheckpointError, Diverged, SetupError
 from gankit.slots import Dataset
@@ -25,8 +25,9 @@ from gankit.spec import Spec, Train
 from gankit.train import checkpoint
 from gankit.train.checkpoint import Checkpoint
 from gankit.train.engine import Engine
+from gankit.train.epochs import Epochs
 from gankit.train.folder import RunFolder
-from gankit.train.plan import networks
+from gankit.train.plan import plan
 from gankit.train.sampling import draw
 
 __all__ = ["Outcome", "Record", "Trainer", "picture", "run"]
@@ -140,7 +141,8 @@ def run(
         CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
         Diverged: a loss is not finite.
     """
-    networks(spec)  # what cannot run is refused before the folder is touched
+    plan(spec)  # what cannot run, and data that is not there, is refused before a folder is made
+    Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
     folder = RunFolder(path)
     with folder.locked():
         continues = folder.open_for(spec)
@@ -153,8 +155,13 @@ def run(
             tell(f"not as before, so not to the same bits: {change}")
         if saved is not None:
             trainer.restore(saved)
-            verb = "continues" if saved.step < spec.train.steps else "is done: it stands"
-            tell(f"{verb} at step {saved.step:,} of {spec.train.steps:,}")
+            where = f"at step {saved.step:,} of {spec.train.steps:,}"
+            done = saved.step >= spec.train.steps
+            tell(
+                f"{path} is finished, {where}; more train.steps go on"
+                if done
+                else f"continues {where}"
+            )
         folder.forget_after(trainer.step)
         try:
             return _loop(trainer, folder, watch, tell)
