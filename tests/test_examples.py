@@ -115,22 +115,27 @@ def test_the_wheel_carries_the_recipes_and_the_types(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_short_run_of_the_quickstart_comes_closer_to_digits(tmp_path: Path) -> None:
-    """600 steps bring the samples' mean image near the data's; untrained ones are not."""
+    """Half of its steps bring the samples' mean image near the data's, and they differ as much."""
     import torch
 
     from gankit.build import build
     from gankit.datasets import to_float
     from gankit.train import Trainer
 
-    spec = load(find("quickstart_digits"), ["train.steps=600"])
+    spec = load(find("quickstart_digits"), ["train.steps=1500"])
     gan, data = build(spec)
-    real = to_float(data.images(torch.arange(len(data)))).mean(0)
+    real = to_float(data.images(torch.arange(len(data))))
     trainer = Trainer(gan, data, spec.train)
 
-    def distance() -> float:
-        return float((trainer.samples(256).mean(0) - real).square().mean())
+    def compared() -> tuple[float, float]:
+        made = trainer.samples(256)
+        distance = (made.mean(0) - real.mean(0)).square().mean()
+        return float(distance), float(made.var(0).mean() / real.var(0).mean())
 
-    before = distance()
+    untrained, _ = compared()
     for _ in trainer:
         pass
-    assert distance() < before / 4
+    trained, spread = compared()
+    assert trained < untrained / 10
+    # A collapsed generator may hit the mean, and has no spread.
+    assert 0.5 < spread < 1.5
