@@ -30,6 +30,13 @@ from tests.specs import POINTS
 
 OURS = [entry for entry in registry.find() if entry.provider.name == "gankit"]
 
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed is compared, and must not depend on the machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 SMALL = """\
 gankit = 1
 name = "small"

@@ -120,3 +120,19 @@ def test_a_broken_module_is_told_without_a_traceback(
     with pytest.raises(SpecError, match=said):
         run(load(file, [override, "train.steps=1"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_norm_made_by_a_function_is_in_the_table(tmp_path: Path) -> None:
+    (tmp_path / "scaled.py").write_text(
+        "import gankit\nfrom torch import nn\n"
+        "@gankit.norm('by_function', on='activation')\n"
+        "def by_function(channels: int, /) -> nn.Module:\n"
+        "    return nn.GroupNorm(1, channels)\n"
+    )
+    file = tmp_path / "spec.toml"
+    file.write_text('plugins = ["scaled.py"]\n' + IMAGES)
+    made = plan(load(file, ['generator.norm=["spectral", "by_function"]']))
+    norms = {stage.name: stage.norm for stage in made.generator.stages}
+    assert norms["normalise_8"] == "by_function"
+    assert norms["transposed_8"] == "spectral"
+    assert norms["activate_4"] == ""

@@ -152,6 +152,7 @@ class Norm:
         for inner in module.modules():
             keep(inner)
         called = conditional(module)
+        called.normalises = True  # type: ignore[assignment]  # for tables of stages
         if self.needs_condition and called is not module:
             raise ValueError("a conditional norm's forward takes (x, condition), by these names")
         return called

@@ -252,7 +252,11 @@ def _norms(stage: nn.Module, norms: dict[str, list[Part]]) -> str:
         names += [part.name for part in norms["weight"]]
     for part in norms["activation"]:
         target = part.entry.target
-        if isinstance(target, type) and any(isinstance(m, target) for m in stage.modules()):
+        if isinstance(target, type):
+            acts = any(isinstance(module, target) for module in stage.modules())
+        else:
+            acts = any(getattr(module, "normalises", False) for module in stage.modules())
+        if acts:
             names.append(part.name)
     return " + ".join(names)
 

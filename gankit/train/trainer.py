@@ -156,12 +156,10 @@ def run(
         if saved is not None:
             trainer.restore(saved)
             where = f"at step {saved.step:,} of {spec.train.steps:,}"
-            done = saved.step >= spec.train.steps
-            tell(
-                f"{path} is finished, {where}; more train.steps go on"
-                if done
-                else f"continues {where}"
-            )
+            if saved.step < spec.train.steps:
+                tell(f"continues {where}")
+            else:
+                tell(f"{path} is finished, {where}; a larger train.steps would go on")
         folder.forget_after(trainer.step)
         try:
             return _loop(trainer, folder, watch, tell)
