@@ -29,7 +29,6 @@ REDUCED = {
     "sagan_resnet_celeba_128": (
         *(SHAPES, *THIN, "generator.width_max=16", "discriminator.width_max=16"),
     ),
-    "shapes_64": THIN,
 }
 
 COUNTS = {
