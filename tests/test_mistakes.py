@@ -136,3 +136,36 @@ def test_a_norm_made_by_a_function_is_in_the_table(tmp_path: Path) -> None:
     assert norms["normalise_8"] == "by_function"
     assert norms["transposed_8"] == "spectral"
     assert norms["activate_4"] == ""
+
+
+PENALTIES = """
+import gankit
+
+class Base:
+    players, every = "D", 1
+
+@gankit.penalty("shapeless")
+class Shapeless(Base):
+    def __call__(self, turn):
+        return turn.real_logits
+
+@gankit.penalty("misspelt")
+class Misspelt(Base):
+    def __call__(self, turn):
+        return turn.real_logitz.mean()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("shapeless", "one number in it"), ("misspelt", "AttributeError.*logitz")]
+)
+def test_a_broken_penalty_is_told_at_the_penalty(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "penalties.py").write_text(PENALTIES)
+    file = tmp_path / "spec.toml"
+    text = f'plugins = ["penalties.py"]\n{IMAGES}\n[[penalty]]\nuse = "{name}"\n'
+    file.write_text(text)
+    with pytest.raises(SpecError, match=said) as caught:
+        plan(load(file))
+    (problem,) = caught.value.problems
+    assert problem.place is not None
+    assert problem.place.source == f'use = "{name}"'

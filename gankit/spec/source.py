@@ -58,10 +58,6 @@ class Source:
         found = self._origin(path)
         return found and found[0].value(found[1])
 
-    def has(self, path: Path) -> bool:
-        """Whether the very value at `path` is written somewhere."""
-        return path in self._origins
-
     def start(self) -> Place:
         """The first character of the file: what is missing there belongs before it."""
         return place(self.document.text, (0, 1), self.document.name)

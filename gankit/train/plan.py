@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -304,6 +305,18 @@ def _looked_at(total: int) -> Iterator[int]:
         yield from range(first, min(first + LOOKED_AT // STRETCHES, total))
 
 
+def _at_fault(spec: Spec, error: Exception) -> Part:
+    """The part whose code the error came out of, or that it names; the loss if it was none."""
+    ran = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for part in (*spec.penalty, *spec.augment):
+        target = part.entry.target
+        functions = vars(target).values() if isinstance(target, type) else [target]
+        own = {getattr(function, "__code__", None) for function in functions}
+        if own & ran or f'{part.kind} "{part.name}"' in str(error):
+            return part
+    return spec.loss
+
+
 _MISTAKES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
     *(RuntimeError, TypeError, ValueError),
@@ -320,7 +333,7 @@ def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
         # A part that looks at values (a mask, an `.item()`) cannot run where there are none.
         return None
     except _MISTAKES as error:
-        problem = problem_at(spec.source, spec.loss, error, *spec.penalty, *spec.augment)
+        problem = problem_at(spec.source, _at_fault(spec, error), error)
         needs = {need for part in spec.parts() for need in part.entry.needs}
         hint = ""
         if "NoneType" in str(error) and "real_in_generator" not in needs:
