@@ -35,6 +35,8 @@ class GAN:
     loss: Loss
     latent: Latent = normal
     optimizer: Any = adam
+    discriminator_optimizer: Any = None
+    """D's, where it is not the same as G's."""
     schedules: Sequence[object] = ()
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     augments: Mapping[str, Augment] = field(default_factory=dict)
@@ -77,6 +79,8 @@ def _bind(option: Option, value: Any) -> Any:
         return Norm(**{part.entry.on: bind(part) for part in value})
     if option.slot and option.many:
         return tuple(bind(part) for part in value)
+    if option.slot == "augment":
+        return promised("augment", bind(value))
     return bind(value) if option.slot else value
 
 
@@ -124,7 +128,8 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
             cause = cause or error
 
     attempt("data", spec.data, partial(_made, spec.data))
-    singles = {name: getattr(spec, name) for name in ("loss", "latent", "optimizer")}
+    names = ("loss", "latent", "optimizer", "discriminator_optimizer")
+    singles = {name: part for name in names if (part := getattr(spec, name))}
     listed = {
         f"{part.kind}.{part.name}": part for part in (*spec.schedule, *spec.penalty, *spec.augment)
     }
@@ -146,6 +151,7 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         loss=made["loss"],
         latent=made["latent"],
         optimizer=made["optimizer"],
+        discriminator_optimizer=made.get("discriminator_optimizer"),
         schedules=tuple(made[f"schedule.{part.name}"] for part in spec.schedule),
         penalties={part.name: made[f"penalty.{part.name}"] for part in spec.penalty},
         augments={part.name: made[f"augment.{part.name}"] for part in spec.augment},
@@ -171,8 +177,10 @@ def _trials(
     networks = [made[name] for name in ("generator", "discriminator") if name in made]
     width = int(made["generator"].latent) if "generator" in made else 2
     yield "latent", spec.latent, partial(call, "latent", 2, width, random)
-    for network in networks or [nn.Linear(2, 2)]:
-        yield "optimizer", spec.optimizer, partial(call, "optimizer", network.parameters())
+    for name in ("optimizer", "discriminator_optimizer"):
+        if name in made:
+            for network in networks or [nn.Linear(2, 2)]:
+                yield name, getattr(spec, name), partial(call, name, network.parameters())
     for part in spec.augment:
         name = f"augment.{part.name}"
         if {"data", name} <= made.keys() and isfunction(part.entry.target):

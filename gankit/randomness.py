@@ -7,12 +7,14 @@ exchanged, draws the same numbers for the same purpose at the same step.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["derive", "generator", "seeded"]
+__all__ = ["ShareGenerator", "derive", "drawn", "generator", "seeded"]
 
 
 def derive(*words: int | str) -> int:
@@ -24,6 +26,48 @@ def derive(*words: int | str) -> int:
 def generator(*words: int | str) -> torch.Generator:
     """A CPU generator seeded by words; the same words give the same draws on every device."""
     return torch.Generator().manual_seed(derive(*words))
+
+
+class ShareGenerator(torch.Generator):
+    """A generator for one share of a batch that is worked off in several, by turns or processes.
+
+    What `drawn` draws from it for the share's rows is what those rows have in the whole batch.
+    """
+
+    index: int
+    count: int
+    rows: int
+
+    @classmethod
+    def of(cls, *words: int | str, index: int, count: int, rows: int) -> ShareGenerator:
+        """The generator of share `index` of `count`, each of so many rows."""
+        made = cls()
+        made.manual_seed(derive(*words))
+        made.index, made.count, made.rows = index, count, rows
+        return made
+
+
+def drawn(
+    random: torch.Generator,
+    rows: int,
+    *shape: int,
+    draw: Callable[..., Tensor] = torch.rand,
+    **how: Any,
+) -> Tensor:
+    """Numbers for every row, on the CPU in float32: uniform in [0, 1), or as `draw` has them.
+
+    Of a share, a draw for the whole batch is made and the share's rows of it kept, so that a
+    batch in shares is the batch in one. Rows may be those of the share several times over.
+
+    Shape: (rows, *shape).
+    """
+    how = {"dtype": torch.float32, "device": "cpu", "generator": random} | how
+    if not isinstance(random, ShareGenerator):
+        return draw(rows, *shape, **how)
+    if rows % random.rows:
+        raise ValueError(f"{rows} rows are not those of a share of {random.rows}")
+    whole = draw(rows * random.count, *shape, **how)
+    return whole.unflatten(0, (-1, random.count, random.rows))[:, random.index].flatten(0, 1)
 
 
 @contextmanager

@@ -53,6 +53,7 @@ def turn_of(
         generator=nn.Identity(),
         generate=nn.Identity(),
         heads=heads,
+        features=nn.Identity(),
         adversarial=dict.fromkeys(real_heads, 1.0),
         random=seeded(seed),
     )

@@ -38,6 +38,7 @@ __all__ = [
     "initializer",
     "latent",
     "load_file",
+    "logger",
     "loss",
     "norm",
     "optimizer",
@@ -80,6 +81,7 @@ discriminator = _recorder("discriminator")
 generator = _recorder("generator")
 initializer = _recorder("initializer")
 latent = _recorder("latent")
+logger = _recorder("logger")
 loss = _recorder("loss")
 optimizer = _recorder("optimizer")
 penalty = _recorder("penalty")

@@ -44,6 +44,7 @@ _ALL = (
     Kind("latent", "latents", ("count", "width", "random"), "function", "where z is drawn from"),
     Kind("optimizer", "optimizers", ("parameters",), "maker", "how weights follow gradients"),
     Kind("dataset", "datasets", (), "object", "real images"),
+    Kind("logger", "loggers", ("folder", "spec"), "maker", "where metrics and samples go"),
 )
 
 NEEDS: dict[str, str] = {

@@ -2,8 +2,8 @@
 
 `Image`, `Norm` and `Turn` are records that parts receive. The protocols say what each kind of part
 must be able to do; nothing has to inherit from them. A parameter annotated `Norm`, `Attention`,
-`Activation`, `Initializer` or `Block` is a slot: a spec puts a part of that kind there, and the
-network receives its maker.
+`Activation`, `Initializer`, `Block` or `Augment` is a slot: a spec puts a part of that kind there, and
+the network receives its maker; an augment comes ready to be called.
 """
 
 from gankit.slots.architecture import (
@@ -25,6 +25,7 @@ from gankit.slots.training import (
     Augment,
     Dataset,
     Latent,
+    Logger,
     Logits,
     Loss,
     Observer,
@@ -34,6 +35,7 @@ from gankit.slots.training import (
     ScalesRates,
     TakesTurns,
     Turn,
+    features_of,
     heads_of,
 )
 
@@ -48,6 +50,7 @@ __all__ = [
     "Image",
     "Initializer",
     "Latent",
+    "Logger",
     "Logits",
     "Loss",
     "Norm",
@@ -60,6 +63,7 @@ __all__ = [
     "TakesTurns",
     "Turn",
     "conditional",
+    "features_of",
     "heads_of",
     "keep",
     "kept",

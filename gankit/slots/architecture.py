@@ -26,6 +26,7 @@ __all__ = [
     "conditional",
     "keep",
     "kept",
+    "slot",
     "unchanged",
 ]
 
@@ -54,7 +55,7 @@ class Image:
         return (self.channels, *self.size)
 
 
-def _slot(kind: str) -> Callable[[type[T]], type[T]]:
+def slot(kind: str) -> Callable[[type[T]], type[T]]:
     """Mark a type as the slot of a kind of part; `gankit.registry.options` reads the mark.
 
     Set from outside, because inside a protocol's body it would become part of the protocol.
@@ -108,7 +109,7 @@ def conditional(module: nn.Module, name: str = "condition") -> nn.Module:
     return module if others and others[0] == name else _Unconditional(module)
 
 
-@_slot("norm")
+@slot("norm")
 class Norm:
     """What normalises a network: the weights of its layers, and what flows between them.
 
@@ -180,7 +181,7 @@ class Norm:
         return f"Norm({weight!r}, {activation!r}, condition={self.condition})"
 
 
-@_slot("attention")
+@slot("attention")
 class Attention(Protocol):
     """Makes a module (B, C, H, W) -> the same, handed the channels and the slot's Norm.
 
@@ -191,21 +192,21 @@ class Attention(Protocol):
     def __call__(self, channels: int, /, *args: Any, **kwargs: Any) -> nn.Module: ...
 
 
-@_slot("activation")
+@slot("activation")
 class Activation(Protocol):
     """Makes a nonlinearity."""
 
     def __call__(self) -> nn.Module: ...
 
 
-@_slot("initializer")
+@slot("initializer")
 class Initializer(Protocol):
     """Fills a weight in place, drawing from `random` alone."""
 
     def __call__(self, weight: Tensor, random: torch.Generator, /) -> object: ...
 
 
-@_slot("block")
+@slot("block")
 class Block(Protocol):
     """Makes a stage, handed the shape coming in and the network's Norm.
 
@@ -215,14 +216,14 @@ class Block(Protocol):
     def __call__(self, shape: Shape, /, *args: Any, **kwargs: Any) -> nn.Module: ...
 
 
-@_slot("generator")
+@slot("generator")
 class Generator(Protocol):
     """Makes a network z (B, latent)[, labels (B,)] -> images; its width of z is `latent`."""
 
     def __call__(self, image: Image, /, *args: Any, **kwargs: Any) -> nn.Module: ...
 
 
-@_slot("discriminator")
+@slot("discriminator")
 class Discriminator(Protocol):
     """Makes a network images[, labels (B,)] -> logits of any shape (B, ...).
 

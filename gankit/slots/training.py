@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from gankit.slots.architecture import Image
+from gankit.slots.architecture import Image, conditional, slot
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 __all__ = [
     "Augment",
     "Dataset",
     "Latent",
+    "Logger",
     "Logits",
     "Loss",
     "Observer",
@@ -24,6 +29,7 @@ __all__ = [
     "ScalesRates",
     "TakesTurns",
     "Turn",
+    "features_of",
     "heads_of",
 ]
 
@@ -46,6 +52,18 @@ class Loss(Protocol):
 def heads_of(logits: Logits) -> dict[str, Tensor]:
     """Every head by name; a discriminator of one output has one, called `logits`."""
     return {"logits": logits} if isinstance(logits, Tensor) else dict(logits)
+
+
+def features_of(discriminator: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """What the discriminator's last stage, or its last child, is given when it sees images."""
+    *_, last = getattr(discriminator, "stages", discriminator).children()
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        conditional(discriminator, "labels")(images, labels)
+    finally:
+        hook.remove()
+    return seen[-1]
 
 
 @dataclass(frozen=True)
@@ -75,10 +93,16 @@ class Turn:
     """The discriminator with the turn's labels and augments in it: images to every head.
 
     Rows are those of the batch, or several times over."""
+    features: Callable[[Tensor], Tensor]
+    """As `heads`, but what the discriminator's last stage is given, (B, ...).
+
+    Of a network without `stages`, what its last child is given."""
     adversarial: Mapping[str, float]
     """Which heads the adversarial loss applies to, and their weights in it."""
     random: torch.Generator
-    """What a penalty draws from, on the CPU; each penalty is given one of its own."""
+    """What a penalty draws from, on the CPU; each penalty is given one of its own.
+
+    Draw with `gankit.randomness.drawn`, and a batch in several shares is the batch in one."""
 
     @classmethod
     def of(cls, discriminator: nn.Module, *, real: Tensor, fake: Tensor) -> Turn:
@@ -105,6 +129,7 @@ class Turn:
             generator=nn.Identity(),
             generate=nn.Identity(),
             heads=heads,
+            features=partial(features_of, discriminator),
             adversarial=getattr(discriminator, "adversarial", {"logits": 1.0}),
             random=torch.default_generator,
         )
@@ -186,15 +211,23 @@ class ScalesKeys(Protocol):
         ...
 
 
+@slot("augment")
 class Augment(Protocol):
-    """A differentiable change of images, drawn from `random`, applied to real and fake alike."""
+    """A differentiable change of images, drawn from `random`, applied to real and fake alike.
+
+    Draw with `gankit.randomness.drawn`, and a batch in several shares is the batch in one.
+    """
 
     def __call__(self, images: Tensor, random: torch.Generator, /) -> Tensor: ...
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """An augment or penalty that is shown every turn of D once its losses are made up."""
+    """An augment or penalty that is shown every turn of D once its losses are made up.
+
+    The heads in it are those of the whole batch, also where that is worked off in shares; images
+    and latents are those of one share.
+    """
 
     def observe(self, turn: Turn) -> None:
         """Take note; called without gradients, before D's weights move."""
@@ -223,4 +256,23 @@ class Dataset(Protocol):
 
     def labels(self, indices: Tensor) -> Tensor | None:
         """(B,) int64, or None without classes."""
+        ...
+
+
+class Logger(Protocol):
+    """Takes what a run measures somewhere; made once per start, handed the run folder.
+
+    A second thing it may be handed is the spec, as the tables of `resolved.toml`.
+    """
+
+    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The metrics of a step, called at every log."""
+        ...
+
+    def picture(self, step: int, picture: Picture) -> None:
+        """A grid of samples."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended, in whichever way."""
         ...

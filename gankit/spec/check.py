@@ -22,6 +22,7 @@ _RECORDED = {"providers"}
 """Keys that resolved.toml has and people do not write."""
 
 _DEFAULTS = {"latent": "normal", "optimizer": "adam"}
+_OPTIONAL = {"discriminator_optimizer"}
 
 MOST = 100
 """How many problems are told at once."""
@@ -127,6 +128,8 @@ class _Checker:
         """A table that holds one part."""
         default = _DEFAULTS.get(section)
         value = self.source.data.get(section, default)
+        if value is None and section in _OPTIONAL:
+            return None
         if value is None:
             hint = f"add it with `use` = one of: {', '.join(registry.names(kind))}"
             self.report(f"the table [{section}] is missing", self.source.end(), hint)

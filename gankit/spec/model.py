@@ -27,10 +27,16 @@ SECTIONS: dict[str, str] = {
     "latent": "latent",
     "loss": "loss",
     "optimizer": "optimizer",
+    "discriminator_optimizer": "optimizer",
 }
 """Tables that hold one part, and its kind."""
 
-LISTS: dict[str, str] = {"schedule": "schedule", "penalty": "penalty", "augment": "augment"}
+LISTS: dict[str, str] = {
+    "schedule": "schedule",
+    "penalty": "penalty",
+    "augment": "augment",
+    "logger": "logger",
+}
 """Arrays of tables, each entry a part, and their kind."""
 
 RESUMABLE = ("steps", "checkpoint", "samples", "log")
@@ -215,16 +221,20 @@ class Spec:
     latent: Part
     loss: Part
     optimizer: Part
+    """G's, and D's where that has none of its own."""
+    discriminator_optimizer: Part | None
     schedule: tuple[Part, ...]
     penalty: tuple[Part, ...]
     augment: tuple[Part, ...]
+    logger: tuple[Part, ...]
     train: Train
     source: Source = field(compare=False, repr=False)
 
     def parts(self) -> Iterator[Part]:
         """Every part the spec names, those in slots included."""
         for section in SECTIONS:
-            yield from getattr(self, section).inner()
+            if part := getattr(self, section):
+                yield from part.inner()
         for section in LISTS:
             for part in getattr(self, section):
                 yield from part.inner()
@@ -235,7 +245,8 @@ class Spec:
         if self.plugins:
             tables["plugins"] = [{"file": p.file, "sha256": p.sha256} for p in self.plugins]
         for section in SECTIONS:
-            tables[section] = getattr(self, section).plain(full)
+            if part := getattr(self, section):
+                tables[section] = part.plain(full)
         for section in LISTS:
             tables[section] = [part.plain(full) for part in getattr(self, section)]
         tables["train"] = {
@@ -253,7 +264,7 @@ class Spec:
     def identity(self, full: bool = True) -> dict[str, Any]:
         """The tables of what makes the run what it is: not its name, length, or logging."""
         tables = self.plain(full)
-        del tables["name"]
+        del tables["name"], tables["logger"]
         train = {key: value for key, value in tables["train"].items() if key not in RESUMABLE}
         return tables | {"train": train}
 

@@ -14,7 +14,7 @@ from gankit.spec.positions import place
 
 __all__ = ["Source"]
 
-LISTED = (("schedule",), ("penalty",), ("augment",))
+LISTED = (("schedule",), ("penalty",), ("augment",), ("logger",))
 """Arrays of tables, to which an override may add."""
 
 REMOVED = "none"

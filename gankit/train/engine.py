@@ -19,7 +19,7 @@ from gankit.datasets import to_float
 from gankit.ops import held, move
 from gankit.randomness import generator, seeded
 from gankit.schedules import factors_of, rates_of, turns_of
-from gankit.slots import Dataset, Observer, Turn, conditional, heads_of
+from gankit.slots import Dataset, Observer, Turn, conditional, features_of, heads_of
 from gankit.spec import Train
 from gankit.train.ema import Ema
 from gankit.train.epochs import Epochs
@@ -48,8 +48,9 @@ class Engine:
         self.train = train
         self.device = device = _indexed(device)
         self.networks = {"D": gan.discriminator, "G": gan.generator}
+        makers = {"D": gan.discriminator_optimizer or gan.optimizer, "G": gan.optimizer}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            player: gan.optimizer(network.parameters()) for player, network in self.networks.items()
+            player: makers[player](network.parameters()) for player, network in self.networks.items()
         }
         self.needs = gan.needs
         self.base_rates = {p: _rate(optimizer) for p, optimizer in self.optimizers.items()}
@@ -172,11 +173,17 @@ class Engine:
         shown = fake.detach() if player == "D" else fake
         random = draw(f"augment {player}")
 
-        def heads(images: Tensor) -> dict[str, Tensor]:
+        def shown_to_d(images: Tensor) -> tuple[Tensor, Tensor | None]:
             for augment in self.gan.augments.values():
                 images = augment(images, random)
-            labels = _repeated(batch.labels, len(images))
-            return {k: _full(h) for k, h in heads_of(self.discriminate(images, labels)).items()}
+            return images, _repeated(batch.labels, len(images))
+
+        def heads(images: Tensor) -> dict[str, Tensor]:
+            judged = heads_of(self.discriminate(*shown_to_d(images)))
+            return {name: _full(head) for name, head in judged.items()}
+
+        def features(images: Tensor) -> Tensor:
+            return _full(features_of(self.gan.discriminator, *shown_to_d(images)))
 
         judged = self._judge(heads, batch.real, shown)
         return Turn(
@@ -193,6 +200,7 @@ class Engine:
             generator=self.gan.generator,
             generate=lambda latent: self.generate(latent, _repeated(batch.labels, len(latent))),
             heads=heads,
+            features=features,
             adversarial=self.gan.adversarial,
             random=draw(f"turn {player}"),
         )
