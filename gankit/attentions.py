@@ -13,7 +13,7 @@ from gankit.errors import OptionError
 from gankit.registry import attention
 from gankit.slots import Norm
 
-__all__ = ["NoAttention", "SelfAttention2d"]
+__all__ = ["NoAttention", "SelfAttention2d", "explicit", "fused"]
 
 
 @attention("none")
@@ -43,6 +43,12 @@ class SelfAttention2d(nn.Module):
 
     Raises:
         OptionError: fewer channels than a reduction divides into at least one; a pool below 1.
+    """
+
+    second_order = True
+    """Whether the gradient of a gradient may be asked for; torch's fused kernels have none.
+
+    The build says no where no penalty asks for it.
     """
 
     def __init__(
@@ -75,10 +81,25 @@ class SelfAttention2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).flatten(2)  # (B, C / reduction, HW)
-        key = self.pool(self.key(x)).flatten(2)
-        value = self.pool(self.value(x)).flatten(2)
-        # No 1 / sqrt(d): the paper's scores are the plain products.
-        beta = F.softmax(torch.bmm(query.transpose(1, 2), key), dim=-1)  # (B, HW, keys)
-        attended = torch.bmm(value, beta.transpose(1, 2)).unflatten(2, x.shape[2:])
+        query = self.query(x).flatten(2).transpose(1, 2)  # (B, HW, C / reduction)
+        key = self.pool(self.key(x)).flatten(2).transpose(1, 2)
+        value = self.pool(self.value(x)).flatten(2).transpose(1, 2)
+        attend = explicit if self.second_order else fused
+        attended = attend(query, key, value).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(attended)
+
+
+def explicit(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax of the plain products, written out; differentiable any number of times.
+
+    No 1 / sqrt(d), which the paper's scores have not.
+
+    Shape: (B, queries, d), (B, keys, d), (B, keys, e) -> (B, queries, e).
+    """
+    return F.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same by torch's fused kernels, which keep no matrix of queries x keys."""
+    query, key, value = query[:, None], key[:, None], value[:, None]
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import isfunction
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from gankit.registry import Option, registry
 from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
 from gankit.spec import Part, Spec, in_order, problem_at
 
-__all__ = ["GAN", "bind", "build", "make_network"]
+__all__ = ["GAN", "bind", "build", "differentiated_twice", "make_network"]
 
 
 @dataclass(kw_only=True)
@@ -157,7 +156,22 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         augments={part.name: made[f"augment.{part.name}"] for part in spec.augment},
         seed=spec.seed,
     )
+    for network in (gan.generator, gan.discriminator):
+        twice = bool(differentiated_twice(spec, network is gan.discriminator))
+        for module in network.modules():
+            if hasattr(module, "second_order"):
+                setattr(module, "second_order", twice)  # noqa: B010  (modules type what is set)
     return gan, made["data"]
+
+
+def differentiated_twice(spec: Spec, discriminator: bool) -> list[str]:
+    """The penalties that take the gradient of a network's gradient; D's, in whoever's turn."""
+    return [
+        part.name
+        for part in spec.penalty
+        if "second_order" in part.entry.needs
+        and (discriminator or "G" in getattr(part.entry.target, "players", "DG"))
+    ]
 
 
 def _made(part: Part) -> Any:
@@ -183,7 +197,7 @@ def _trials(
                 yield name, getattr(spec, name), partial(call, name, network.parameters())
     for part in spec.augment:
         name = f"augment.{part.name}"
-        if {"data", name} <= made.keys() and isfunction(part.entry.target):
+        if {"data", name} <= made.keys():
             image: Image = made["data"].image
             if image.size or "positions" not in part.entry.needs:
                 images = torch.zeros(2, *image.shape)

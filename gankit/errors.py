@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = [
     "CheckpointError",
@@ -181,15 +181,18 @@ class Diverged(GankitError):
     player: str
     step: int
     what: str = "loss"
-    losses: dict[str, float] = field(default_factory=dict)
+    layer: str = ""
+    """Where it came from, as far as that is known."""
+    rollbacks: int = 0
+    """How often the run had gone back to its last good state before."""
 
     exit_code = 6
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        where = f", first in {self.layer}" if self.layer else ""
+        times = f" (after {self.rollbacks} rollbacks)" if self.rollbacks else ""
         return (
-            f"{self.player}'s {self.what} is not finite at step {self.step}"
-            + (f" ({shown})" if shown else "")
-            + "\n  a smaller learning rate, spectral norm on both networks or a gradient penalty"
+            f"{self.player}'s {self.what} is not finite at step {self.step}{where}{times}"
+            "\n  a smaller learning rate, spectral norm on both networks or a gradient penalty"
             " usually helps"
         )

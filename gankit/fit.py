@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import TypeVar
 
 from torch import nn
 
 from gankit.errors import Problem, choices
 from gankit.slots import Image
-from gankit.spec import Part, Spec
+from gankit.spec import LISTS, Part, Spec
 
-__all__ = ["promised", "unmet"]
+__all__ = ["STRENGTH", "promised", "unmet"]
 
 T = TypeVar("T")
 
@@ -20,6 +21,7 @@ METHODS = {
     "dataset": ("image", "images", "labels", "__len__"),
     "loss": ("discriminator", "generator"),
     "penalty": ("players", "every", "__call__"),
+    "logger": ("numbers", "picture", "close"),
 }
 SCHEDULES = ("turns", "rates", "factors")
 
@@ -100,7 +102,7 @@ def _of_the_discriminator(spec: Spec) -> Iterator[Problem]:
 
 
 def _of_schedules(spec: Spec) -> Iterator[Problem]:
-    scaled = {f"penalty.{part.name}.weight" for part in spec.penalty} | {"train.ema"}
+    scaled = set(_scalable(spec))
     for part in spec.schedule:
         on = part.options.get("on", "")
         if "on" in part.entry.options and on and on not in scaled:
@@ -111,3 +113,25 @@ def _of_schedules(spec: Spec) -> Iterator[Problem]:
     for part in takers[1:]:
         message = f'and "{takers[0].name}" both say who moves'
         yield _problem(spec, part, message, "keep one of them")
+
+
+def _scalable(spec: Spec) -> Iterator[str]:
+    """The numbers that a schedule may scale, by path; learning rates are scaled without one."""
+    yield from ("train.ema", "train.top_k")
+    for part in (*spec.penalty, *spec.augment, spec.loss, spec.latent):
+        several = part.kind in LISTS
+        path = f"{part.kind}.{part.name}" if several else part.kind
+        target = part.entry.target
+        exchanged = is_dataclass(target) or inspect.isfunction(target)
+        for name, option in part.entry.options.items():
+            if option.annotation is float and (exchanged or (part.kind, name) == STRENGTH):
+                yield f"{path}.{name}"
+    for section in ("optimizer", "discriminator_optimizer"):
+        if optimizer := getattr(spec, section):
+            for name, option in optimizer.entry.options.items():
+                if option.annotation is float and name != "lr":
+                    yield f"{section}.{name}"
+
+
+STRENGTH = ("penalty", "weight")
+"""The engine scales it whatever the penalty is made of."""

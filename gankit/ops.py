@@ -2,13 +2,16 @@
 
 An estimate is a parametrization with buffers that follow a weight through training, such as the
 singular vectors of spectral norm. By hand it moves at every forward pass in training mode. Inside
-`held`, which the engine opens for each turn, it stands still, and moves only where `move` says so.
+`held` it stands still, and moves only where `move` says so. `computed` goes further, and is what
+the engine opens for each turn: every parametrized weight is computed once, whoever reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +20,10 @@ from torch.nn.utils import parametrize
 
 __all__ = [
     "TRANSPOSED",
+    "Computed",
     "Estimate",
     "as_matrix",
+    "computed",
     "estimates",
     "held",
     "move",
@@ -78,6 +83,52 @@ def settle(network: nn.Module) -> None:
     """Bring every estimate to where it stands still; for averaged or freshly drawn weights."""
     for estimate, weight in estimates(network):
         estimate.settle(weight)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Weights that were computed from parameters, cut off from them."""
+
+    weights: Sequence[Tensor]
+    """What layers read: leaves, where gradients gather."""
+    origins: Sequence[Tensor]
+    """The same values, with the graph that leads back to the parameters."""
+
+    def carry(self) -> None:
+        """Take what has gathered at the weights on to the parameters; may be called once."""
+        pairs = zip(self.origins, self.weights, strict=True)
+        due = [(origin, weight.grad) for origin, weight in pairs if weight.grad is not None]
+        if due:
+            origins, gradients = zip(*due, strict=True)
+            torch.autograd.backward(origins, gradients)
+
+
+@contextmanager
+def computed(network: nn.Module, trained: bool = True) -> Iterator[Computed]:
+    """Within, every parametrized weight of a network stays what it is at the start.
+
+    However many forward and backward passes read them, the weights are computed once, and the
+    gradients that gather at them go through that computation once, when `carry` is called. Not
+    `parametrize.cached()`, whose cache cannot be gone backward through twice and remembers
+    whether gradients were wanted by whoever read it first.
+
+    A network that is not `trained` gets weights without gradients.
+    """
+    lists = [m for m in network.modules() if isinstance(m, parametrize.ParametrizationList)]
+    with held(network), torch.set_grad_enabled(trained):
+        origins = [each() for each in lists]
+    weights = [origin.detach().requires_grad_(origin.requires_grad) for origin in origins]
+    for each, weight in zip(lists, weights, strict=True):
+        each.__dict__["forward"] = partial(_given, weight)
+    try:
+        yield Computed(weights, origins)
+    finally:
+        for each in lists:
+            del each.__dict__["forward"]
+
+
+def _given(weight: Tensor) -> Tensor:
+    return weight
 
 
 def as_matrix(layer: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -69,8 +69,8 @@ def test_a_step_neither_reads_nor_moves_the_global_generator() -> None:
 def test_only_the_player_moves(turns: str, d: bool, g: bool) -> None:
     engine = engine_of(IMAGES)
     before = {player: weights(network) for player, network in engine.networks.items()}
-    draw = engine._draw(0, 0)
-    engine.turn(turns, 0, engine.batch(turns, draw), draw, {})
+    draw = engine.draws(0, 0)
+    engine.turn(turns, 0, 0, engine.batch(turns, draw), draw)
     assert moved(before["D"], engine.networks["D"]) == d
     assert moved(before["G"], engine.networks["G"]) == g
 
@@ -80,8 +80,8 @@ def test_no_gradient_is_computed_for_the_opponent() -> None:
     for player, opponent in (("D", "G"), ("G", "D")):
         for network in engine.networks.values():
             network.zero_grad(set_to_none=True)
-        draw = engine._draw(0, 0)
-        engine.turn(player, 0, engine.batch(player, draw), draw, {})
+        draw = engine.draws(0, 0)
+        engine.turn(player, 0, 0, engine.batch(player, draw), draw)
         assert all(p.grad is None for p in engine.networks[opponent].parameters())
         assert all(p.grad is not None for p in engine.networks[player].parameters())
         assert all(p.requires_grad for n in engine.networks.values() for p in n.parameters())
@@ -101,9 +101,9 @@ def test_a_turn_of_d_builds_no_graph_through_g() -> None:
     engine = engine_of(IMAGES)
     made: list[Tensor] = []
     engine.gan.generator.register_forward_hook(lambda m, a, out: made.append(out))
-    draw = engine._draw(0, 0)
+    draw = engine.draws(0, 0)
     for players, wanted in (("D", False), ("G", True)):
-        engine.turn(players, 0, engine.batch(players, draw), draw, {})
+        engine.turn(players, 0, 0, engine.batch(players, draw), draw)
         assert made.pop().requires_grad == wanted
 
 
@@ -122,7 +122,7 @@ def test_a_turn_is_the_update_written_by_hand() -> None:
             for network in nets.values():
                 for estimate, _ in estimates(network):
                     estimate.held = True
-            z = engine.gan.latent(8, 8, engine._draw(step, turn)("latent"))
+            z = engine.gan.latent(8, 8, engine.draws(step, turn)("latent"))
             fake = nets["G"](z)
             if player == "D":
                 real = to_float(data.images(order))
@@ -216,7 +216,9 @@ def test_learning_rates_are_the_optimizers_times_the_schedules() -> None:
     )  # fmt: skip
     for step, factor in enumerate((1.0, 0.75, 0.5, 0.25)):
         engine.step(step)
-        rates = {p: o.param_groups[0]["lr"] for p, o in engine.optimizers.items()}
+        rates = {
+            name: player.optimizer.param_groups[0]["lr"] for name, player in engine.players.items()
+        }
         assert rates == pytest.approx({"G": 0.5 * factor, "D": 1.5 * factor})
 
 
@@ -240,8 +242,8 @@ def test_a_lazy_penalty_keeps_its_expected_strength(players: str, every: int) ->
     total = {"D": 0.0, "G": 0.0}
     for step in range(6):
         for turn, player in enumerate(("D", "D", "G")):
-            draw = engine._draw(step, turn)
-            measured = engine.turn(player, step, engine.batch(player, draw), draw, {})
+            draw = engine.draws(step, turn)
+            measured = engine.turn(player, step, turn, engine.batch(player, draw), draw)
             total[player] += float(measured.get(f"constant_{player}", 0.0))
     assert total == {"D": 12.0 * ("D" in players), "G": 6.0 * ("G" in players)}
     assert {turn.player for turn in penalty.turns} == set(players)
@@ -275,8 +277,8 @@ def test_joint_batches_are_separate_ones_where_images_do_not_meet() -> None:
 def test_real_images_reach_the_generators_turn_only_where_they_are_needed() -> None:
     for text, there in (('"nonsaturating"', False), ('"relativistic"', True)):
         engine = engine_of(POINTS, f"loss={text}")
-        assert (engine.batch("G", engine._draw(0, 1)).real is not None) == there
-        assert engine.batch("D", engine._draw(0, 0)).real is not None
+        assert (engine.batch("G", engine.draws(0, 1)).real is not None) == there
+        assert engine.batch("D", engine.draws(0, 0)).real is not None
 
 
 def test_heads_are_weighted_and_the_others_left_to_penalties() -> None:
@@ -297,8 +299,8 @@ def test_heads_are_weighted_and_the_others_left_to_penalties() -> None:
         image=engine.gan.image, generator=engine.gan.generator, discriminator=Heads(), loss=watched
     )
     engine = Engine(gan, engine.data, Train(steps=1, batch=4), CPU)
-    draw = engine._draw(0, 0)
-    measured = engine.turn("D", 0, engine.batch("D", draw), draw, {})
+    draw = engine.draws(0, 0)
+    measured = engine.turn("D", 0, 0, engine.batch("D", draw), draw)
     (real_a, fake_a), (real_b, fake_b) = watched.__dict__["seen"]
     hinge = Hinge()
     wanted = 2 * hinge.discriminator(real_a, fake_a) + 0.5 * hinge.discriminator(real_b, fake_b)
@@ -324,11 +326,11 @@ def test_augments_are_applied_to_real_and_fake_in_both_turns_and_before_penaltie
 
 def test_labels_go_with_the_images_and_round_the_data() -> None:
     engine = engine_of(IMAGES)
-    batch = engine.batch("D", engine._draw(0, 0))
+    batch = engine.batch("D", engine.draws(0, 0))
     assert batch.labels is not None
     order = engine.epochs.batch(0)
     assert torch.equal(batch.labels, engine.data.labels(order))  # type: ignore[arg-type]
-    assert engine.batch("G", engine._draw(0, 1)).labels is not None
+    assert engine.batch("G", engine.draws(0, 1)).labels is not None
 
 
 def test_bfloat16_is_close_to_float32_and_losses_stay_wide() -> None:

@@ -58,7 +58,7 @@ class Trial:
         for step in range(len(self.losses), len(self.losses) + steps):
             measured = self.engine.step(step)
             self.losses.append({key: float(value) for key, value in measured.items()})
-            self.turns.append((self.engine.turns_taken["D"], self.engine.turns_taken["G"]))
+            self.turns.append(tuple(self.engine.players[name].turns_taken for name in "DG"))
         return self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -379,10 +379,10 @@ def check_dual_norm_attention(trial: Trial) -> None:
 
 def check_adaptive_augment(trial: Trial) -> None:
     """p follows the sign of the real logits; images change with that probability alone."""
-    assert trial.tensors()["augment.adaptive p"] > 0
-    assert trial.engine.state()["parts"]["augment.adaptive"].keys() == {"p"}
+    assert trial.tensors()["augment.adaptive_flip p"] > 0
+    assert trial.engine.state()["parts"]["augment.adaptive_flip"].keys() == {"p"}
     watched = Trial("adaptive_augment")
-    part: Any = watched.gan.augments["adaptive"]
+    part: Any = watched.gan.augments["adaptive_flip"]
     observe, expected = part.observe, 0.0
 
     def follow(turn: Turn) -> None:
@@ -394,7 +394,7 @@ def check_adaptive_augment(trial: Trial) -> None:
 
     part.observe = follow
     watched.run(STEPS)
-    assert expected == pytest.approx(float(trial.tensors()["augment.adaptive p"]))
+    assert expected == pytest.approx(float(trial.tensors()["augment.adaptive_flip p"]))
     part.p.zero_()
     part.observe = observe
     ones = torch.ones(16, 1)

@@ -19,7 +19,7 @@ FLOORS = [
     {"slots"},
     {
         *("ops", "norms", "attentions", "activations", "initializers", "losses", "penalties"),
-        *("schedules", "augments", "latents", "optimizers"),
+        *("schedules", "augments", "latents", "optimizers", "loggers"),
     },
     {"blocks"},
     {"networks"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"build"},
     {"evaluate"},
     {"train"},
-    {"study", "testing", "recipes"},
+    {"study", "testing", "recipes", "report"},
     {"cli", "__main__"},
 ]
 """From the cellar up: what stands on one floor may import from it and from those below.

@@ -1,4 +1,4 @@
-"""Activations, initializers, latents, optimizers and augments, and what all parts here document."""
+"""Activations, initializers and latents, and what all small parts document."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor, nn
 
+from gankit.latents import truncated
 from gankit.registry import Entry, registry
 from gankit.registry.options import documented
 
@@ -231,8 +233,21 @@ def test_broken_initializers_are_caught(name: str, broken: Any) -> None:
 
 # --- latents
 
+
+def check_truncated(z: Tensor, std: float, threshold: float) -> None:
+    """As scipy has it: the Kolmogorov distance, the range, and the ends of it."""
+    values = z.double().flatten().numpy()
+    expected = stats.truncnorm(-threshold, threshold, scale=std)
+    assert stats.kstest(values, expected.cdf).pvalue > 1e-4
+    assert np.abs(values).max() <= std * threshold * (1 + 1e-6)
+    ends = expected.ppf([2 / len(values), 1 - 2 / len(values)])
+    assert values.min() < ends[0]
+    assert values.max() > ends[1]
+
+
 LATENTS: dict[str, Callable[[Tensor], None]] = {
     "normal": lambda z: check_normal(z, 1.0),
+    "truncated": lambda z: check_truncated(z, 1.0, 2.0),
     "uniform": lambda z: check_uniform(z, 1.0),
 }
 
@@ -273,6 +288,30 @@ def test_latents_take_options() -> None:
     check_normal(registry.get("latent", "normal").bind(std=0.3)(400, 30, seeded()), 0.3)
     z = registry.get("latent", "uniform").bind(low=2.0, high=6.0)(400, 30, seeded())
     check_uniform(z - 4, 2.0)
+    z = registry.get("latent", "truncated").bind(std=0.5, threshold=0.7)(400, 30, seeded())
+    check_truncated(z, 0.5, 0.7)
+
+
+@pytest.mark.parametrize("threshold", [1e-3, 0.04, 1.0, 5.0, 9.0, 40.0])
+def test_truncated_has_the_right_quantiles(threshold: float) -> None:
+    """Value by value what scipy has for the numbers that are drawn."""
+    z = truncated(50, 40, seeded(), threshold=threshold)
+    u = torch.rand(50, 40, generator=seeded(), dtype=torch.float64).numpy()
+    expected = stats.truncnorm.ppf(u, -threshold, threshold)
+    np.testing.assert_allclose(z.numpy(), expected, rtol=1e-6, atol=1e-6 * threshold)
+
+
+def test_truncated_is_finite_at_the_very_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *shape, **how: torch.zeros(shape, dtype=how["dtype"]))
+    assert truncated(1, 2, seeded(), threshold=40.0).tolist() == [[-40.0, -40.0]]
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 9), share=st.integers(1, 9), width=st.integers(1, 5))
+def test_truncated_takes_one_draw_per_value(count: int, share: int, width: int) -> None:
+    """So the rows of a longer draw begin with those of a shorter one, whatever is cut off."""
+    longer = truncated(count + share, width, seeded(), threshold=0.1)
+    assert torch.equal(longer[:count], truncated(count, width, seeded(), threshold=0.1))
 
 
 @pytest.mark.parametrize(
@@ -280,6 +319,10 @@ def test_latents_take_options() -> None:
     [
         ("normal", {"std": 0.0}, "std must be above 0"),
         ("normal", {"std": float("nan")}, "std must be above 0"),
+        ("truncated", {"std": 0.0}, "std must be above 0"),
+        ("truncated", {"std": float("inf")}, "std must be above 0"),
+        ("truncated", {"threshold": 0.0}, "threshold must be above 0"),
+        ("truncated", {"threshold": float("nan")}, "threshold must be above 0"),
         ("uniform", {"low": 1.0, "high": 1.0}, "low must be below high"),
         ("uniform", {"high": float("inf")}, "low must be below high"),
     ],
@@ -296,135 +339,17 @@ def test_broken_latents_are_caught() -> None:
         LATENTS["uniform"](torch.rand(400, 30, generator=seeded()))
 
 
-# --- optimizers
-
-
-def adam_step(w: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int) -> np.ndarray:
-    state["m"] = 0.0 * state["m"] + 1.0 * g
-    state["v"] = 0.9 * state["v"] + 0.1 * g**2
-    return w - 2e-4 * state["m"] / (np.sqrt(state["v"] / (1 - 0.9**t)) + 1e-8)
-
-
-def rmsprop_step(w: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int) -> np.ndarray:
-    state["v"] = 0.99 * state["v"] + 0.01 * g**2
-    return w - 5e-5 * g / (np.sqrt(state["v"]) + 1e-8)
-
-
-def sgd_step(w: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int) -> np.ndarray:
-    return w - 0.01 * g
-
-
-OPTIMIZERS = {"adam": adam_step, "rmsprop": rmsprop_step, "sgd": sgd_step}
-
-
-def check_steps(make: Any, step: Callable[..., np.ndarray]) -> None:
-    """Five steps down a bowl are those of the formula."""
-    start = np.array([1.0, -2.0, 0.5, 3.0])
-    w = nn.Parameter(torch.tensor(start))
-    optimizer = make([w])
-    state: dict[str, Any] = {"m": 0.0, "v": 0.0}
-    for t in range(1, 6):
-        optimizer.zero_grad()
-        w.square().sum().backward()
-        optimizer.step()
-        start = step(start, 2 * start, state, t)
-    np.testing.assert_allclose(w.detach().numpy(), start, rtol=1e-9)
-
-
-@pytest.mark.parametrize("name", ours("optimizer"))
-def test_optimizer_is_its_formula(name: str) -> None:
-    check_steps(registry.get("optimizer", name).bind(), OPTIMIZERS[name])
-
-
-@pytest.mark.parametrize("name", ours("optimizer"))
-def test_optimizer_takes_every_option(name: str) -> None:
-    part = registry.get("optimizer", name)
-    for key, option in part.options.items():
-        value = (0.5, 0.75) if key == "betas" else 0.125
-        made = part.bind(**{key: value})(iter([nn.Parameter(torch.zeros(2))]))
-        assert isinstance(made, torch.optim.Optimizer)
-        assert made.param_groups[0][key] == value != option.default
-    with pytest.raises(ValueError, match="learning rate"):
-        part.bind(lr=-1.0)([nn.Parameter(torch.zeros(2))])
-
-
-def test_adam_takes_an_int_among_its_betas() -> None:
-    made = registry.get("optimizer", "adam").bind(betas=(0, 0.9))([nn.Parameter(torch.zeros(2))])
-    assert made.param_groups[0]["betas"] == (0.0, 0.9)
-
-
-def test_broken_optimizers_are_caught() -> None:
-    with pytest.raises(AssertionError):
-        check_steps(lambda p: torch.optim.Adam(p, lr=2e-4, betas=(0.0, 0.999)), adam_step)
-    with pytest.raises(AssertionError):
-        check_steps(lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), sgd_step)
-    with pytest.raises(AssertionError):
-        check_steps(lambda p: torch.optim.RMSprop(p, lr=5e-5, centered=True), rmsprop_step)
-
-
-# --- augments
-
-
-def pictures(rows: int = 6, channels: int = 3, height: int = 4, width: int = 5) -> Tensor:
-    return torch.randn(rows, channels, height, width, generator=seeded(7), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("name", ours("augment"))
-def test_augment_draws_from_what_it_is_given_alone(name: str) -> None:
-    change = registry.get("augment", name).bind()
-    images, state = pictures(32), torch.get_rng_state()
-    before = images.clone()
-    one, same, other = (change(images, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert (one.shape, one.dtype) == (images.shape, images.dtype)
-    assert torch.equal(images, before)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("name", ours("augment"))
-def test_augment_lets_gradients_through(name: str) -> None:
-    change = registry.get("augment", name).bind()
-    images = pictures(4, 1, 2, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: change(x, seeded(3)), (images,))
-    assert torch.autograd.gradgradcheck(lambda x: change(x, seeded(3)).pow(3), (images,))
-
-
-def check_flip(change: Any, p: float) -> None:
-    """Every image is itself or its mirror, the latter with a probability of p."""
-    images = pictures(4000, 1, 2, 3)
-    changed = change(images, seeded(5))
-    kept = (changed == images).flatten(1).all(1)
-    mirrored = (changed == torch.from_numpy(images.numpy()[..., ::-1].copy())).flatten(1).all(1)
-    assert (kept ^ mirrored).all()
-    assert mirrored.double().mean().item() == pytest.approx(
-        p, abs=5 * math.sqrt(p * (1 - p) / 4000)
-    )
-
-
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
-def test_flip(p: float) -> None:
-    check_flip(registry.get("augment", "flip").bind(p=p), p)
-
-
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda x, g: torch.where(torch.rand(1, generator=g) < 0.5, x.flip(-1), x),
-        lambda x, g: torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, x.flip(-2), x),
-        lambda x, g: torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.4, x.flip(-1), x),
-        lambda x, g: x.flip(-1),
+        lambda z: z,
+        lambda z: z.clamp(-2, 2),
+        lambda z: 2 * torch.rand(z.shape, generator=seeded(1)) - 1,
+        lambda z: 1.5 * truncated(400, 30, seeded(), threshold=2 / 1.5),
+        lambda z: truncated(400, 30, seeded(), threshold=1.9),
     ],
-    ids=["whole batch", "top to bottom", "too rare", "always"],
+    ids=["not cut", "censored", "uniform", "wider", "nearer"],
 )
-def test_broken_flips_are_caught(broken: Any) -> None:
+def test_broken_truncations_are_caught(broken: Any) -> None:
     with pytest.raises(AssertionError):
-        check_flip(broken, 0.5)
-
-
-def test_flip_refuses() -> None:
-    flip = registry.get("augment", "flip")
-    with pytest.raises(ValueError, match=r"p must be in \[0, 1\]"):
-        flip.bind(p=1.5)(pictures(), seeded())
-    with pytest.raises(ValueError, match="needs images"):
-        flip.bind()(torch.zeros(4, 2), seeded())
+        LATENTS["truncated"](broken(torch.randn(400, 30, generator=seeded())))

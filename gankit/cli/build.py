@@ -65,6 +65,8 @@ def _print(plan: Plan) -> None:
     console.print(
         f"{spec.train.steps:,} steps: turns {turns}; {plan.images:,} real images shown to D"
     )
+    for choice in plan.choices:
+        console.print(choice)
     memory = "not known, a part looks at values"
     if plan.memory is not None:
         memory = f"about {_size(plan.memory)}"

@@ -121,7 +121,9 @@ def _snippet(entry: Entry) -> str:
     table: dict[str, Any] = {"use": entry.name}
     for option in entry.options.values():
         required = option.default is REQUIRED
-        table[option.name] = _example(option) if required else _default(option)
+        value = _example(option) if required else _default(option)
+        if value is not None:  # which TOML has no word for: leaving the option out says it
+            table[option.name] = value
     kind = entry.kind.name
     section = next((section for section, of in SECTIONS.items() if of == kind), None)
     short = table if len(table) > 1 else entry.name

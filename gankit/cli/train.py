@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gankit.cli.common import Device, Plugins, Set, SpecName, Threads, load_spec, pick_device, tell
+from gankit.errors import UsageError
 
 __all__ = ["train"]
 
@@ -26,24 +28,44 @@ def train(
     ] = None,
     device: Device = "auto",
     threads: Threads = 0,
+    processes: Annotated[
+        int, typer.Option(metavar="N", help="Train in N processes of this machine.")
+    ] = 1,
     plugin: Plugins = None,
 ) -> None:
     """Train a spec; the same command continues a run that was stopped."""
+    if processes < 1:
+        raise UsageError(f"--processes takes a number of processes, not {processes}")
     checked = load_spec(spec, overrides, plugin)
     from gankit.train import run as run_training
+    from gankit.train.processes import launch, launched
 
+    if processes > 1 and not launched():
+        options = {"--set": overrides, "--plugin": plugin, "--run": [run] if run else None}
+        listed = [
+            str(word) for name, given in options.items() for v in given or () for word in (name, v)
+        ]
+        same = ["--device", device, "--threads", str(threads)]
+        raise typer.Exit(launch(processes, ["train", spec, *listed, *same]))
     folder = run or Path("runs") / f"{checked.name}-{checked.hash[:8]}"
     where = pick_device(device, threads)
-    tell(f"{checked.name} in {folder} on {where}")
-    with _progress(checked.train.steps) as watch:
-        outcome = run_training(checked, folder, where, watch=watch, tell=tell)
+    first = os.environ.get("RANK", "0") == "0"
+    say = tell if first else _silent
+    together = f" with {os.environ['WORLD_SIZE']} processes" if launched() else ""
+    say(f"{checked.name} in {folder} on {where}{together}")
+    with _progress(checked.train.steps) if first else nullcontext(_silent) as watch:
+        outcome = run_training(checked, folder, where, watch=watch, tell=say)
     if outcome.finished:
         if outcome.picture:
-            tell(f"samples: {outcome.picture}")
-        tell(f"next: gankit sample {_quoted(folder)} -n 64 --seed 1 --out grid.png")
+            say(f"samples: {outcome.picture}")
+        say(f"next: gankit sample {_quoted(folder)} -n 64 --seed 1 --out grid.png")
     else:
-        tell("the same command continues")
+        say("the same command continues")
         raise typer.Exit(130 if outcome.signal == signal.SIGINT else 75)
+
+
+def _silent(*args: object) -> None:
+    """What all processes but the first say."""
 
 
 def _quoted(path: Path) -> str:
@@ -83,4 +105,6 @@ def _progress(steps: int) -> Iterator[Watch]:
 
 
 def _shown(numbers: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {number:.3f}" for name, number in numbers.items())
+    """What tells at a glance how the two players stand; the rest is in metrics.jsonl."""
+    glance = ("loss_D", "loss_G", "D_real", "D_fake")
+    return "  ".join(f"{name} {numbers[name]:.3f}" for name in glance if name in numbers)

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gankit.errors import OptionError
 from gankit.registry import norm
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "PixelNorm"]
+
+
+def _several() -> bool:
+    """Whether there are other processes to share statistics with."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _MeanOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Of itself, so that it can be gone back through twice.
+        return _mean_of_all(gradients[0])
+
+
+def _mean_of_all(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all processes.
+
+    Its gradient is that of the mean of all their losses, times how many there are: what it has to
+    be where gradients are averaged afterwards.
+    """
+    mean: Tensor = _MeanOfAll.apply(tensor)
+    return mean
 
 
 def _affine(module: nn.Module, channels: int, scale: bool, shift: bool) -> None:
@@ -28,6 +59,7 @@ class BatchNorm(nn.BatchNorm2d):
         shift: learn an offset per channel (beta).
         eps: added to the variance.
         momentum: weight of the newest batch in the running statistics that evaluation uses.
+        sync: where several processes train together, normalise over the batch of all of them.
     """
 
     def __init__(
@@ -39,9 +71,44 @@ class BatchNorm(nn.BatchNorm2d):
         shift: bool = True,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        sync: bool = False,
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum, affine=False)
         _affine(self, channels, scale, shift)
+        self.sync = sync
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.sync and self.training and _several():
+            return self._synchronised(x)
+        return super().forward(x)
+
+    def _synchronised(self, x: Tensor) -> Tensor:
+        """As batch normalisation over all rows of all processes, which have equally many."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = _mean_of_all(wide.mean((0, 2, 3)))
+        centred = wide - mean[:, None, None]
+        variance = _mean_of_all(centred.square().mean((0, 2, 3)))
+        self._note(
+            mean.detach(), variance.detach(), dist.get_world_size() * x.numel() // x.shape[1]
+        )
+        normal = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.weight is not None:
+            normal = normal * self.weight[:, None, None]
+        if self.bias is not None:
+            normal = normal + self.bias[:, None, None]
+        return normal.to(x.dtype)
+
+    @torch.no_grad()
+    def _note(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Keep the running statistics, whose variance is the unbiased one, as torch does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
 @norm("instancenorm", on="activation", needs={"positions"})

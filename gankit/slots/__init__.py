@@ -2,8 +2,8 @@
 
 `Image`, `Norm` and `Turn` are records that parts receive. The protocols say what each kind of part
 must be able to do; nothing has to inherit from them. A parameter annotated `Norm`, `Attention`,
-`Activation`, `Initializer`, `Block` or `Augment` is a slot: a spec puts a part of that kind there, and
-the network receives its maker; an augment comes ready to be called.
+`Activation`, `Initializer`, `Block` or `Augment` is a slot: a spec puts a part of that kind there,
+and the network receives its maker; an augment comes ready to be called.
 """
 
 from gankit.slots.architecture import (

@@ -12,13 +12,14 @@ from gankit.errors import SetupError
 from gankit.registry import load_file
 from gankit.spec.check import check
 from gankit.spec.document import Document, parse, read
-from gankit.spec.model import FORMAT, HalfLife, Part, Plugin, Spec, Train, describe
+from gankit.spec.model import FORMAT, LISTS, HalfLife, Part, Plugin, Spec, Train, describe
 from gankit.spec.problems import in_order, problem_at
 from gankit.spec.source import Source
 from gankit.spec.write import dumps
 
 __all__ = [
     "FORMAT",
+    "LISTS",
     "Document",
     "HalfLife",
     "Part",

@@ -22,7 +22,8 @@ _RECORDED = {"providers"}
 """Keys that resolved.toml has and people do not write."""
 
 _DEFAULTS = {"latent": "normal", "optimizer": "adam"}
-_OPTIONAL = {"discriminator_optimizer"}
+_LIKE = {"discriminator_optimizer": "optimizer"}
+"""Tables that need not be there: without them, and in what they leave out, another counts."""
 
 MOST = 100
 """How many problems are told at once."""
@@ -128,8 +129,11 @@ class _Checker:
         """A table that holds one part."""
         default = _DEFAULTS.get(section)
         value = self.source.data.get(section, default)
-        if value is None and section in _OPTIONAL:
-            return None
+        if section in _LIKE:
+            if value is None:
+                return None
+            # What it does not say of its own is as in the other table.
+            default = self.source.data.get(_LIKE[section], _DEFAULTS[_LIKE[section]])
         if value is None:
             hint = f"add it with `use` = one of: {', '.join(registry.names(kind))}"
             self.report(f"the table [{section}] is missing", self.source.end(), hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -39,7 +40,7 @@ LISTS: dict[str, str] = {
 }
 """Arrays of tables, each entry a part, and their kind."""
 
-RESUMABLE = ("steps", "checkpoint", "samples", "log")
+RESUMABLE = ("steps", "checkpoint", "samples", "log", "keep", "best")
 """Keys of [train] that may change when a run continues, and so are no part of its identity."""
 
 
@@ -171,28 +172,54 @@ class Train:
     Options:
         steps: rounds of the schedule's turns.
         batch: images per turn.
-        precision: `bf16` runs convolutions and products in bfloat16, weights stay float32.
+        precision: `bf16` and `fp16` run convolutions and products in half precision; weights stay
+            float32, and fp16 scales its losses.
+        accumulate: work a batch off in so many equal shares, one after the other, for less
+            memory; another function only where a norm uses the statistics of what it sees.
+        clip: gradients longer than this are shortened to it, each player's as a whole; 0 for
+            none.
+        top_k: the share of its fakes that G learns from, those D thinks the most of.
         batches: the discriminator sees real and fake `separate`, or `joint` in one pass, which
             is another function where it has batch statistics.
         ema: decay per step of the averaged generator, or a half-life in images; 0 for none.
         checkpoint: save every so many steps, and at the end.
         samples: draw a grid every so many steps, and at the end.
         log: write a line of metrics every so many steps.
+        keep: how many checkpoints are kept, the newest.
+        best: a metric; the checkpoint where it was lowest is kept too. `-name` for highest.
+        rollbacks: how often a run that left the finite numbers goes back to its last good state
+            and on with other draws.
     """
 
     steps: int
     batch: int = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1
+    clip: float = 0.0
+    top_k: float = 1.0
     batches: Literal["separate", "joint"] = "separate"
     ema: float | HalfLife = 0.0
     checkpoint: int = 1000
     samples: int = 1000
     log: int = 50
+    keep: int = 2
+    best: str = ""
+    rollbacks: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "checkpoint", "samples", "log"):
+        for name in ("steps", "batch", "accumulate", "checkpoint", "samples", "log", "keep"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("clip", "rollbacks"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(name, f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.batch % self.accumulate:
+            raise OptionError(
+                "accumulate",
+                f"a batch of {self.batch} is not made of {self.accumulate} equal shares",
+            )
+        if not 0 < self.top_k <= 1:
+            raise OptionError("top_k", f"top_k is a share in (0, 1], not {self.top_k}")
         if not isinstance(self.ema, HalfLife) and not 0 <= self.ema < 1:
             raise OptionError("ema", f"ema is a decay in [0, 1), not {self.ema}")
 

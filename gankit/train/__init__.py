@@ -1,6 +1,8 @@
 """Training: the step, and what surrounds it."""
 
 from gankit.train.engine import Engine
-from gankit.train.trainer import Outcome, Record, Trainer, run
+from gankit.train.run import Outcome, run
+from gankit.train.signals import Stopped
+from gankit.train.trainer import Record, Trainer
 
-__all__ = ["Engine", "Outcome", "Record", "Trainer", "run"]
+__all__ = ["Engine", "Outcome", "Record", "Stopped", "Trainer", "run"]

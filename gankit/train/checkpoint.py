@@ -1,8 +1,8 @@
 """Checkpoints: folders that are either whole or not there.
 
 `checkpoints/step_N/` holds the networks as safetensors, the trainer's state as plain containers,
-and a manifest of SHA-256 sums that is written last. It is made beside its place and renamed, so a
-write that is cut short leaves the checkpoint before it untouched.
+the resolved spec, and a manifest of SHA-256 sums that is written last. It is made beside its place
+and renamed, so a write that is cut short leaves the checkpoint before it untouched.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gankit.errors import CheckpointError, SetupError
 
-__all__ = ["Checkpoint", "latest", "load", "save"]
+__all__ = ["Checkpoint", "Writer", "latest", "load", "save"]
 
 MANIFEST = "manifest.json"
 STATE = "state.pt"
+SPEC = "resolved.toml"
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,67 @@ class Checkpoint:
     weights: Mapping[str, Mapping[str, Tensor]]
     """The tensors of each network: `generator`, `discriminator`, `ema`."""
     state: Mapping[str, Any]
+    spec: str = ""
+    """The text of the resolved spec, so that the networks can be made again."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What was measured at that step."""
+
+    @property
+    def bytes(self) -> int:
+        """About how much space it takes on a disk."""
+        leaves = tree_leaves([dict(self.weights), dict(self.state)])
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Write a checkpoint under `folder`, and remove all but the newest `keep`.
+class Writer:
+    """Writes checkpoints beside the training: one at a time, in a thread of its own.
+
+    What goes wrong is told by the next call. `best` is the metric by which one more checkpoint is
+    kept than the newest `keep`: that where it was lowest, or with a `-` before it highest.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, best: str = "") -> None:
+        self.folder = folder
+        self.keep = keep
+        self.best = best
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        for left in folder.glob(".unfinished_*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Begin to write a checkpoint, once the one before is written.
+
+        Raises:
+            SetupError: the one before could not be written.
+        """
+        self.wait()
+        # A daemon, so that a second Ctrl-C leaves at once; what it began is no checkpoint yet.
+        self._thread = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self._thread.start()
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        try:
+            save(self.folder, checkpoint, self.keep, self.best)
+        except BaseException as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            SetupError: it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int = 2, best: str = "") -> Path:
+    """Write a checkpoint under `folder`, and remove all but the newest `keep` and the best.
 
     Raises:
         SetupError: the disk refuses; what was begun is removed, what was there stays.
@@ -57,8 +117,13 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
             plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
             save_file(plain, unfinished / f"{name}.safetensors")
         torch.save(dict(checkpoint.state), unfinished / STATE)
+        (unfinished / SPEC).write_text(checkpoint.spec, encoding="utf-8")
         sums = {file.name: _sha256(file) for file in sorted(unfinished.iterdir())}
-        manifest = {"step": checkpoint.step, "sha256": sums}
+        manifest = {
+            "step": checkpoint.step,
+            "numbers": dict(checkpoint.numbers),
+            "sha256": sums,
+        }
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for file in unfinished.iterdir():
             _sync(file)
@@ -68,14 +133,40 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch reports a full disk as a RuntimeError.
         shutil.rmtree(unfinished, ignore_errors=True)
-        size = sum(t.nbytes for tensors in checkpoint.weights.values() for t in tensors.values())
+        needed = f"about {checkpoint.bytes:,} bytes{_free(folder)}"
         raise SetupError(
             f"cannot save a checkpoint in {folder}: {error}\n"
-            f"  it needs about {3 * size:,} bytes; earlier checkpoints are as they were"
+            f"  it needs {needed}; earlier checkpoints are as they were"
         ) from error
-    for old in _numbered(folder)[keep:]:
+    for old in _superfluous(folder, keep, best):
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(folder).free:,} are free"
+    except OSError:
+        return ""
+
+
+def _superfluous(folder: Path, keep: int, best: str) -> list[Path]:
+    """The checkpoints that are neither among the newest nor the best."""
+    numbered = _numbered(folder)
+    scores = {path: _score(path, best) for path in numbered}
+    # Of equal ones the newest.
+    winner = min(numbered, key=lambda path: scores[path])
+    return [path for path in numbered[keep:] if not best or path != winner]
+
+
+def _score(checkpoint: Path, best: str) -> float:
+    """What a checkpoint is judged by: lower is better."""
+    try:
+        numbers = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["numbers"]
+        value = float(numbers[best.removeprefix("-")])
+    except (OSError, ValueError, LookupError, TypeError):
+        return float("inf")
+    return -value if best.startswith("-") else value
 
 
 def load(folder: Path) -> Checkpoint:
@@ -89,7 +180,7 @@ def load(folder: Path) -> Checkpoint:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         names = set(manifest["sha256"])
-        if STATE not in names or any(Path(name).name != name for name in names):
+        if not {STATE, SPEC} <= names or any(Path(name).name != name for name in names):
             raise CheckpointError(f"{folder / MANIFEST} does not list what it should")
         for name, recorded in manifest["sha256"].items():
             if _sha256(folder / name) != recorded:
@@ -100,7 +191,9 @@ def load(folder: Path) -> Checkpoint:
             if name.endswith(".safetensors")
         }
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        return Checkpoint(int(manifest["step"]), weights, state)
+        spec = (folder / SPEC).read_text(encoding="utf-8")
+        numbers = dict(manifest.get("numbers", {}))
+        return Checkpoint(int(manifest["step"]), weights, state, spec, numbers)
     except (CheckpointError, MemoryError):
         raise
     except OSError as error:
@@ -127,6 +220,8 @@ def latest(folder: Path, set_aside: bool = True) -> tuple[Checkpoint | None, lis
     for candidate in _numbered(folder):
         try:
             found = load(candidate)
+            if candidate.name != f"step_{found.step}":
+                raise CheckpointError(f"{candidate} holds what was saved at step {found.step}")
         except CheckpointError as error:
             complaints.append(str(error))
             unsound.append(candidate)

@@ -6,124 +6,237 @@ and nowhere else; each has an identity, so nothing here asks whether one is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gankit.build import GAN
 from gankit.datasets import to_float
-from gankit.ops import held, move
-from gankit.randomness import generator, seeded
+from gankit.ops import estimates, held
+from gankit.randomness import seeded
 from gankit.schedules import factors_of, rates_of, turns_of
-from gankit.slots import Dataset, Observer, Turn, conditional, features_of, heads_of
+from gankit.slots import Dataset, Observer, Turn
 from gankit.spec import Train
+from gankit.train.batches import Batch, Draws
 from gankit.train.ema import Ema
 from gankit.train.epochs import Epochs
-from gankit.train.precision import precision
+from gankit.train.faults import Fault, Faults, first_layer, readable
+from gankit.train.objective import Objective
+from gankit.train.player import Player
+from gankit.train.precision import Precision
+from gankit.train.processes import Processes
 
-__all__ = ["Batch", "Engine"]
+__all__ = ["ALONE", "Engine"]
 
-Draw = Callable[[str], torch.Generator]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a turn is played on."""
-
-    real: Tensor | None
-    labels: Tensor | None
-    latent: Tensor
+ALONE = Processes()
 
 
 class Engine:
-    """Two networks, their optimizers and everything that a step moves."""
+    """Two players, and everything that a step moves.
 
-    def __init__(self, gan: GAN, data: Dataset, train: Train, device: torch.device) -> None:
+    Raises:
+        ValueError: the batch cannot be divided as it should be.
+    """
+
+    def __init__(
+        self,
+        gan: GAN,
+        data: Dataset,
+        train: Train,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
         self.gan = gan
         self.data = data
         self.train = train
         self.device = device = _indexed(device)
-        self.networks = {"D": gan.discriminator, "G": gan.generator}
-        makers = {"D": gan.discriminator_optimizer or gan.optimizer, "G": gan.optimizer}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            player: makers[player](network.parameters()) for player, network in self.networks.items()
+        self.processes = processes
+        shares = train.accumulate * processes.count
+        if train.batch % shares:
+            raise ValueError(
+                f"a batch of {train.batch} cannot be divided into {shares} equal shares"
+            )
+        precision = Precision(train.precision, device)
+        own = gan.discriminator_optimizer
+        self.players = {
+            name: Player(name, network, make(network.parameters()), precision.scale(), section)
+            for name, network, make, section in (
+                ("D", gan.discriminator, own or gan.optimizer, "discriminator_optimizer"),
+                ("G", gan.generator, gan.optimizer, "optimizer"),
+            )
         }
-        self.needs = gan.needs
-        self.base_rates = {p: _rate(optimizer) for p, optimizer in self.optimizers.items()}
+        if own is None:
+            self.players["D"].section = "optimizer"
+        self.objective = Objective(gan, train, precision)
         self.ema = Ema(gan.generator, train.ema, train.batch)
-        self.precision = precision(train.precision, device)
+        self.faults = Faults(device)
         for part in gan.stateful().values():
             part.to(device)
-        self.discriminate = conditional(gan.discriminator, "labels")
-        self.generate = conditional(gan.generator, "labels")
         self.epochs = Epochs(data, train.batch, gan.seed)
-        self.turns_taken = {"D": 0, "G": 0}
+        self.dtype = next(gan.generator.parameters()).dtype
         self.batches_drawn = 0
+        self.rollbacks = 0
+        self.shown: tuple[Tensor | None, Tensor] | None = None
+        """The real and fake images of the last share that was played on."""
+        self._statistics = [*_statistics(gan)]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks of the players."""
+        return {name: player.network for name, player in self.players.items()}
 
     def step(self, step: int) -> dict[str, Tensor]:
         """All turns of a step; what was measured in them, on the device and not yet read."""
         schedules, total = self.gan.schedules, self.train.steps
-        rates = rates_of(schedules, step, total)
-        self._set_rate("D", rates.discriminator)
-        self._set_rate("G", rates.generator)
         factors = factors_of(schedules, step, total)
+        rates = rates_of(schedules, step, total)
+        self.objective.scale(factors)
+        self.players["D"].set_rate(rates.discriminator, factors)
+        self.players["G"].set_rate(rates.generator, factors)
         measured: dict[str, Tensor] = {}
-        with seeded(self.gan.seed, "step", step, device=self.device):
+        words = (self.gan.seed, "step", step, self.rollbacks, self.processes.rank)
+        with seeded(*words, device=self.device):
             for index, players in enumerate(turns_of(schedules, step, total)):
-                draw = self._draw(step, index)
-                measured |= self.turn(players, step, self.batch(players, draw), draw, factors)
+                draws = self.draws(step, index)
+                measured |= self.turn(players, step, index, self.batch(players, draws), draws)
+        self.processes.average(self._statistics)
         self.ema.update(step, factors.get("train.ema", 1.0))
         return measured
 
     def turn(
-        self, players: str, step: int, batch: Batch, draw: Draw, factors: Mapping[str, float]
+        self, players: str, step: int, index: int, batch: Batch, draws: Draws
     ) -> dict[str, Tensor]:
         """One turn of D, of G, or of both at once from where the other stands."""
+        told: dict[str, list[dict[str, Tensor]]] = {name: [] for name in players}
+        turns: list[Turn] = []
+        with ExitStack() as stack:
+            weights = {
+                name: stack.enter_context(
+                    player.playing() if name in players else player.watching()
+                )
+                for name, player in self.players.items()
+            }
+            for share in batch.shares(self.train.accumulate, self.processes):
+                with torch.set_grad_enabled("G" in players):
+                    fake = self.objective.fakes(share)
+                for name in players:
+                    player, opponent = self.players[name], "G" if name == "D" else "D"
+                    with self.players[opponent].frozen(weights[opponent]):
+                        turn, loss, values = self.objective.play(
+                            name, step, share, fake, draws, player.turns_taken
+                        )
+                        (player.scale(loss) / self.train.accumulate).backward()
+                    told[name].append(values)
+                    turns.append(turn)
+                real = self.shown[0] if share.real is None and self.shown else share.real
+                self.shown = real, fake.detach()
+            self._observe([turn for turn in turns if turn.player == "D"])
         measured: dict[str, Tensor] = {}
-        with held(*self.networks.values()):
-            for player in players:
-                move(self.networks[player])
-            with self.precision, torch.set_grad_enabled("G" in players):
-                fake = _full(self.generate(batch.latent, batch.labels))
-            for player in players:
-                with self.frozen(player), self.precision:
-                    turn = self._turn(player, step, batch, fake, draw)
-                    loss = self._adversarial(turn)
-                    measured[f"loss_{player}"] = loss.detach()
-                    for name, value in self._penalties(turn, draw, factors):
-                        measured[f"{name}_{player}"] = value.detach()
-                        loss = loss + value
-                self.optimizers[player].zero_grad(set_to_none=True)
-                loss.backward()
-                if player == "D":
-                    measured["D_real"] = turn.real_logits.detach().mean()
-                    measured["D_fake"] = turn.fake_logits.detach().mean()
-                    self._observe(turn)
-        for player in players:
-            self.optimizers[player].step()
-            self.turns_taken[player] += 1
+        for name in players:
+            player = self.players[name]
+            undue = self.objective.undue(name, player.turns_taken)
+            values = {
+                key: torch.stack([t[key] for t in told[name]]).mean() for key in told[name][0]
+            }
+            moved = player.update(
+                values, self.train.clip, self.processes, self.faults, (step, index)
+            )
+            measured |= {key: value for key, value in moved.items() if key not in undue}
         return measured
 
-    def batch(self, players: str, draw: Draw) -> Batch:
-        """Real images in order of the epochs, their labels, and latents.
+    def batch(self, players: str, draws: Draws) -> Batch:
+        """Real images in order of the epochs, their labels, and latents: this process's rows.
 
         A turn of G alone sees real images only where a part needs them, and labels of their own.
         """
-        count = self.train.batch
-        latent = self.gan.latent(count, self.gan.latent_width, draw("latent"))
+        count, width = self.train.batch, self.gan.latent_width
+        rows = count // self.processes.count
+        mine = slice(self.processes.rank * rows, (self.processes.rank + 1) * rows)
+        latent = self.objective.parts.latent(count, width, draws("latent"))[mine]
         real = None
-        if "D" in players or "real_in_generator" in self.needs:
-            indices = self.epochs.batch(self.batches_drawn)
+        if "D" in players or "real_in_generator" in self.gan.needs:
+            indices = self.epochs.batch(self.batches_drawn)[mine]
             self.batches_drawn += 1
-            real = to_float(self._sent(self.data.images(indices)))
+            real = to_float(self._sent(self.data.images(indices))).to(self.dtype)
         else:
-            indices = torch.randint(len(self.data), (count,), generator=draw("labels"))
+            indices = torch.randint(len(self.data), (count,), generator=draws("labels"))[mine]
         labels = self.data.labels(indices) if self.gan.image.classes else None
-        return Batch(real, None if labels is None else self._sent(labels), self._sent(latent))
+        sent = None if labels is None else self._sent(labels)
+        return Batch(real, sent, self._sent(latent.to(self.dtype)))
+
+    def draws(self, step: int, turn: int) -> Draws:
+        """The generators of a turn."""
+        return Draws((self.gan.seed, self.rollbacks, step, turn))
+
+    def fault(self) -> Fault | None:
+        """The first update that was not finite, and where that came from; waits for the device."""
+        fault = self.faults.read({name: player.noted for name, player in self.players.items()})
+        if fault is None:
+            return None
+        if fault.what == "gradient":
+            network = "discriminator" if fault.player == "D" else "generator"
+            return replace(fault, layer=f"{network}.{readable(fault.layer)}")
+        what = fault.what.removesuffix(f"_{fault.player}")
+        return replace(fault, what=what, layer=self._first_layer(fault))
+
+    def _first_layer(self, fault: Fault) -> str:
+        """Where the forward pass of a turn leaves the finite numbers, if it still does."""
+        draws, drawn = self.draws(fault.step, fault.turn), self.batches_drawn
+        share = next(self.batch("D", draws).shares(self.train.accumulate, self.processes))
+        self.batches_drawn = drawn
+        networks = {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
+
+        def run() -> None:
+            fake = self.objective.fakes(share)
+            self.objective.turn(fault.player, fault.step, share, fake, draws)
+
+        with held(*networks.values()):
+            return first_layer(networks, run)
+
+    def state(self) -> dict[str, Any]:
+        """What the engine adds to the networks' weights, in plain containers."""
+        return {
+            "players": {name: player.state() for name, player in self.players.items()},
+            "parts": {name: part.state_dict() for name, part in self.gan.stateful().items()},
+            "batches_drawn": self.batches_drawn,
+            "rollbacks": self.rollbacks,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; hyper-parameters stay those of the spec."""
+        for name, player in self.players.items():
+            player.load_state(state["players"][name])
+        for name, part in self.gan.stateful().items():
+            part.load_state_dict(state["parts"][name])
+        self.batches_drawn = int(state["batches_drawn"])
+        self.rollbacks = int(state["rollbacks"])
+        self.faults.clear()
+
+    def _observe(self, turns: Sequence[Turn]) -> None:
+        """Show a turn of D, with the logits of the whole batch, to the parts that steer by it."""
+        parts = (*self.gan.augments.values(), *self.gan.penalties.values())
+        observers = [part for part in parts if isinstance(part, Observer)]
+        if not turns or not observers:
+            return
+        whole = replace(
+            turns[-1],
+            real_heads=self._whole([turn.real_heads or {} for turn in turns]),
+            fake_heads=self._whole([turn.fake_heads for turn in turns]),
+        )
+        with torch.no_grad(), self.objective.precision.networks():
+            for part in observers:
+                part.observe(whole)
+
+    def _whole(self, heads: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The heads of all shares, those of other processes too, row by row."""
+        return {
+            name: self.processes.gathered(torch.cat([each[name].detach() for each in heads]))
+            for name in heads[0]
+        }
 
     def _sent(self, tensor: Tensor) -> Tensor:
         """A tensor on the device; to a GPU from pinned memory, so that nobody waits for it."""
@@ -131,152 +244,15 @@ class Engine:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    @contextmanager
-    def frozen(self, player: str) -> Iterator[None]:
-        """The opponent of `player` computes no gradients for its parameters."""
-        opponent = self.networks["G" if player == "D" else "D"]
-        trained = [p for p in opponent.parameters() if p.requires_grad]
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)
 
-    def state(self) -> dict[str, Any]:
-        """What the engine adds to the networks' weights, in plain containers."""
-        return {
-            "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
-            "parts": {name: part.state_dict() for name, part in self.gan.stateful().items()},
-            "turns_taken": dict(self.turns_taken),
-            "batches_drawn": self.batches_drawn,
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up a state; hyper-parameters stay those of the spec."""
-        for player, optimizer in self.optimizers.items():
-            kept = [
-                {key: value for key, value in group.items() if key != "params"}
-                for group in optimizer.param_groups
-            ]
-            optimizer.load_state_dict(state["optimizers"][player])
-            for group, values in zip(optimizer.param_groups, kept, strict=True):
-                group.update(values)
-        for name, part in self.gan.stateful().items():
-            part.load_state_dict(state["parts"][name])
-        self.turns_taken = dict(state["turns_taken"])
-        self.batches_drawn = int(state["batches_drawn"])
-
-    def _turn(self, player: str, step: int, batch: Batch, fake: Tensor, draw: Draw) -> Turn:
-        """The record of a player's turn, with D's opinion of both batches in it."""
-        shown = fake.detach() if player == "D" else fake
-        random = draw(f"augment {player}")
-
-        def shown_to_d(images: Tensor) -> tuple[Tensor, Tensor | None]:
-            for augment in self.gan.augments.values():
-                images = augment(images, random)
-            return images, _repeated(batch.labels, len(images))
-
-        def heads(images: Tensor) -> dict[str, Tensor]:
-            judged = heads_of(self.discriminate(*shown_to_d(images)))
-            return {name: _full(head) for name, head in judged.items()}
-
-        def features(images: Tensor) -> Tensor:
-            return _full(features_of(self.gan.discriminator, *shown_to_d(images)))
-
-        judged = self._judge(heads, batch.real, shown)
-        return Turn(
-            step=step,
-            total=self.train.steps,
-            player=player,
-            real=batch.real,
-            fake=shown,
-            labels=batch.labels,
-            latent=batch.latent,
-            real_heads=judged[0],
-            fake_heads=judged[1],
-            image=self.gan.image,
-            generator=self.gan.generator,
-            generate=lambda latent: self.generate(latent, _repeated(batch.labels, len(latent))),
-            heads=heads,
-            features=features,
-            adversarial=self.gan.adversarial,
-            random=draw(f"turn {player}"),
-        )
-
-    def _judge(
-        self, heads: Callable[[Tensor], dict[str, Tensor]], real: Tensor | None, fake: Tensor
-    ) -> tuple[dict[str, Tensor] | None, dict[str, Tensor]]:
-        """D's heads on the real batch, if there is one, and on the fake one."""
-        if real is None:
-            return None, heads(fake)
-        if self.train.batches == "separate":
-            return heads(real), heads(fake)
-        both = {name: h.chunk(2) for name, h in heads(torch.cat([real, fake])).items()}
-        return {name: h[0] for name, h in both.items()}, {name: h[1] for name, h in both.items()}
-
-    def _adversarial(self, turn: Turn) -> Tensor:
-        """The loss of the turn's player, over all heads."""
-        total = torch.zeros((), device=self.device)
-        for name, weight in turn.adversarial.items():
-            fake = turn.fake_heads[name]
-            real = None if turn.real_heads is None else turn.real_heads[name]
-            if turn.player == "D":
-                assert real is not None
-                loss = self.gan.loss.discriminator(real, fake)
-            else:
-                loss = self.gan.loss.generator(real, fake)
-            total = total + weight * _scalar("loss", loss)
-        return total
-
-    def _penalties(
-        self, turn: Turn, draw: Draw, factors: Mapping[str, float]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Every penalty that is due, at a strength that does not depend on how often it is."""
-        for name, penalty in self.gan.penalties.items():
-            due = self.turns_taken[turn.player] % penalty.every == 0
-            if turn.player in penalty.players and due:
-                strength = penalty.every * factors.get(f"penalty.{name}.weight", 1.0)
-                random = draw(f"penalty {name} {turn.player}")
-                value = penalty(replace(turn, random=random))
-                yield name, strength * _scalar(f'penalty "{name}"', value)
-
-    def _observe(self, turn: Turn) -> None:
-        """Show a turn of D to the parts that steer by it."""
-        with torch.no_grad(), self.precision:
-            for part in (*self.gan.augments.values(), *self.gan.penalties.values()):
-                if isinstance(part, Observer):
-                    part.observe(turn)
-
-    def _draw(self, step: int, turn: int) -> Draw:
-        return lambda purpose: generator(self.gan.seed, 0, step, turn, purpose)
-
-    def _set_rate(self, player: str, factor: float) -> None:
-        for group in self.optimizers[player].param_groups:
-            group["lr"] = self.base_rates[player] * factor
-
-
-def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:
-    """Labels for as many rows: those of the batch, once for the real and once for the fake."""
-    if labels is None:
-        return None
-    if rows % len(labels):
-        raise ValueError(f"{rows} rows cannot be labelled: a batch here has {len(labels)}")
-    return labels.repeat(rows // len(labels))
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """Logits or images in float32 or wider; losses are not computed in half precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _scalar(part: str, value: Tensor) -> Tensor:
-    """A value that a gradient can be taken of."""
-    if not isinstance(value, Tensor) or value.ndim:
-        given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"a {part} gives a tensor with one number in it, not {given}")
-    return value
+def _statistics(gan: GAN) -> Iterator[Tensor]:
+    """Running statistics and the state of parts, which processes must have in common."""
+    modules: tuple[nn.Module, ...] = (gan.discriminator, gan.generator, *gan.stateful().values())
+    for module in modules:
+        own = {id(b) for estimate, _ in estimates(module) for b in estimate.buffers()}
+        for buffer in module.buffers():
+            if buffer.is_floating_point() and id(buffer) not in own:
+                yield buffer
 
 
 def _indexed(device: torch.device) -> torch.device:
@@ -284,7 +260,3 @@ def _indexed(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-def _rate(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -97,16 +98,19 @@ class RunFolder:
             replace(file, json.dumps([*starts, now], indent=1))
         return changed
 
-    def write_status(self, state: str, step: int, steps: int) -> None:
+    def write_status(self, state: str, step: int, steps: int, **more: str | int) -> None:
         """Say where the run stands: `running`, `finished`, `stopped`, `diverged` or `failed`."""
-        text = json.dumps({"state": state, "step": step, "steps": steps})
-        replace(self.status, text)
+        replace(self.status, json.dumps({"state": state, "step": step, "steps": steps, **more}))
 
     @staticmethod
     def append(file: Path, record: Mapping[str, Any]) -> None:
-        """Add a line of JSON to a file."""
+        """Add a line of JSON to a file; numbers that are not finite, which it has not, are null."""
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
         with file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json.dumps(finite) + "\n")
 
 
 def replace(file: Path, text: str) -> None:

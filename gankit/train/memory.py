@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +16,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gankit.build import GAN
-from gankit.randomness import generator
+from gankit.build import GAN, bind, build
+from gankit.schedules import turns_of
 from gankit.slots import Dataset
-from gankit.spec import Train
-from gankit.train.engine import Batch, Engine
+from gankit.spec import Spec, Train
+from gankit.train.batches import Batch
+from gankit.train.engine import Engine
 
-__all__ = ["LiveBytes", "peak_bytes"]
+__all__ = ["LiveBytes", "out_of_memory", "peak_bytes", "room_for"]
 
 
 class LiveBytes(TorchDispatchMode):
@@ -73,6 +77,45 @@ def peak_bytes(make: Callable[[], tuple[GAN, Dataset]], train: Train, turns: Ite
         return _dry_run(*make(), train, tuple(turns))
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; on the CPU torch has no type for it."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
+
+
+def room_for(spec: Spec, device: torch.device) -> str:
+    """In words, what batch would fit into the memory of a device, by what dry runs take."""
+    turns = turns_of([bind(part) for part in spec.schedule], 0, spec.train.steps)
+    memory = _memory_of(device)
+    batch = spec.train.batch
+    while batch > 1:
+        batch //= 2
+        train = replace(spec.train, batch=batch, accumulate=1)
+        try:
+            needed = peak_bytes(partial(build, spec, "meta"), train, turns)
+        except Exception:
+            return "a smaller train.batch needs less, and so does a larger train.accumulate"
+        if needed < ROOM * memory:
+            shares = -(-spec.train.batch // batch)
+            return (
+                f"train.batch={batch} would fit: about {needed / 2**30:.1f} GiB of "
+                f"{memory / 2**30:.1f} GiB\n"
+                f"  or train.accumulate={shares}, which keeps the batch of {spec.train.batch}"
+            )
+    return "not even a batch of 1 would fit: narrower networks need less"
+
+
+def _memory_of(device: torch.device) -> int:
+    """The bytes a device has to give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+ROOM = 0.8
+"""The share of a memory that may be planned with; the rest is for workspaces and the library."""
+
+
 def _dry_run(gan: GAN, data: Dataset, train: Train, turns: tuple[str, ...]) -> int:
     image = gan.image
     # Tensors that pretend to be on the CPU, because autocast leaves those on `meta` alone.
@@ -81,14 +124,14 @@ def _dry_run(gan: GAN, data: Dataset, train: Train, turns: tuple[str, ...]) -> i
             module.to_empty(device="cpu")
         engine = Engine(gan, data, train, torch.device("cpu"))
         for players in (*turns, *turns):
-            shown = "D" in players or "real_in_generator" in engine.needs
+            shown = "D" in players or "real_in_generator" in gan.needs
             batch = Batch(
                 real=torch.empty(train.batch, *image.shape) if shown else None,
                 labels=torch.empty(train.batch, dtype=torch.int64) if image.classes else None,
                 latent=torch.empty(train.batch, gan.latent_width),
             )
-            engine.turn(players, 0, batch, lambda purpose: generator(0, purpose), {})
+            engine.turn(players, 0, 0, batch, engine.draws(0, 0))
             engine.ema.update(0)
-            # Penalties that are due now and then are due now.
-            engine.turns_taken = dict.fromkeys(engine.turns_taken, 0)
+            for player in engine.players.values():
+                player.turns_taken = 0  # penalties that are due now and then are due now
     return live.peak

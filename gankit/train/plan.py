@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from gankit.build import bind, build
+from gankit.build import bind, build, differentiated_twice
 from gankit.errors import OptionError, Problem, SpecError
 from gankit.registry import registry
 from gankit.schedules import turns_of
@@ -70,6 +70,8 @@ class Plan:
     """How often each kind of turn (D, G, DG) is played over the whole run."""
     memory: int | None
     """Bytes alive at the peak of a training step; None where no dry run was possible."""
+    choices: tuple[str, ...] = ()
+    """What was chosen because of the rest of the spec, in words."""
 
     @property
     def images(self) -> int:
@@ -88,6 +90,7 @@ class Plan:
             "turns": self.turns,
             "images": self.images,
             "memory_bytes": self.memory,
+            "choices": list(self.choices),
         }
 
 
@@ -109,7 +112,23 @@ def plan(spec: Spec) -> Plan:
     """
     generator, discriminator = networks(spec)
     turns = _turns(spec)
-    return Plan(spec, generator, discriminator, turns, _memory(spec, turns))
+    memory = _memory(spec, turns)
+    return Plan(spec, generator, discriminator, turns, memory, tuple(_choices(spec)))
+
+
+def _choices(spec: Spec) -> Iterator[str]:
+    """What the build has chosen where a part has more than one form."""
+    gan, _ = build(spec, "meta")
+    for part, network in (
+        (spec.generator, gan.generator),
+        (spec.discriminator, gan.discriminator),
+    ):
+        forms = [m.second_order for m in network.modules() if hasattr(m, "second_order")]
+        if any(forms):
+            names = " and ".join(differentiated_twice(spec, network is gan.discriminator))
+            yield f"attention in the {part.kind} is explicit: {names} takes second derivatives"
+        elif forms:
+            yield f"attention in the {part.kind} is fused: nothing takes second derivatives"
 
 
 def networks(spec: Spec) -> tuple[NetworkPlan, NetworkPlan]:

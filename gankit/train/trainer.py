@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
+from warnings import warn
 
 import torch
 from PIL.Image import Image as Picture
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from gankit.build import GAN, bind, build
+from gankit.build import GAN
 from gankit.datasets import image_grid, scatter
-from gankit.errors import CheckpointError, Diverged, SetupError
-from gankit.slots import Dataset
-from gankit.spec import Spec, Train
-from gankit.train import checkpoint
-from gankit.train.checkpoint import Checkpoint
-from gankit.train.engine import Engine
-from gankit.train.epochs import Epochs
+from gankit.errors import CheckpointError, Diverged, GankitError
+from gankit.slots import Dataset, Logger
+from gankit.spec import Train
+from gankit.train.checkpoint import Checkpoint, Writer
+from gankit.train.engine import ALONE, Engine
 from gankit.train.folder import RunFolder
-from gankit.train.plan import plan
+from gankit.train.health import crossed, health
+from gankit.train.processes import Processes
 from gankit.train.sampling import draw
+from gankit.train.signals import Stopped, stop_signals
 
-__all__ = ["Outcome", "Record", "Trainer", "picture", "run"]
+__all__ = ["Record", "Trainer", "picture"]
 
 SAMPLES = 64
+
+Watch = Callable[[int, Mapping[str, float], float], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Record:
     measured: Mapping[str, Tensor]
 
     def numbers(self) -> dict[str, float]:
-        """Losses, penalties and D's mean logits."""
+        """Losses, penalties, D's mean logits and the lengths of the gradients."""
         return {name: float(value) for name, value in self.measured.items()}
 
 
@@ -52,20 +52,167 @@ class Trainer:
     """Trains a GAN, one step per iteration, and can be stopped and continued exactly.
 
     >>> for record in Trainer(gan, data, Train(steps=100)): ...
+
+    With a `folder` it writes metrics, samples and checkpoints there, as `gankit train` does;
+    without one it keeps them to itself. Ctrl-C lets the step at hand finish, saves, and raises
+    `Stopped`, a KeyboardInterrupt: the trainer can be iterated again, and goes on from there.
+
+    `callbacks` are called with the `Record` of every step, `watch` with step, numbers and images
+    per second at every log, `tell` with messages for people.
+
+    Raises:
+        Diverged: a number was not finite, more often than `train.rollbacks` allows.
+        SetupError: what has to be written cannot be.
     """
 
     def __init__(
-        self, gan: GAN, data: Dataset, train: Train, device: torch.device | str = "cpu"
+        self,
+        gan: GAN,
+        data: Dataset,
+        train: Train = Train(steps=1_000_000),  # noqa: B008  (frozen)
+        device: torch.device | str = "cpu",
+        *,
+        folder: Path | str | None = None,
+        spec: str = "",
+        callbacks: Sequence[Callable[[Record], object]] = (),
+        loggers: Sequence[Logger] = (),
+        watch: Watch = lambda step, numbers, speed: None,
+        tell: Callable[[str], object] = warn,
+        processes: Processes = ALONE,
+        signals: Callable[[], AbstractContextManager[list[int]]] = stop_signals,
     ) -> None:
-        self.engine = Engine(gan, data, train, torch.device(device))
+        self.engine = Engine(gan, data, train, torch.device(device), processes)
         self.train = train
         self.step = 0
+        self.spec = spec
+        self.callbacks = callbacks
+        self.loggers = list(loggers)
+        self.watch = watch
+        self.tell = tell
+        self.newest: Path | None = None
+        """The newest sample grid."""
+        writes = folder is not None and processes.rank == 0
+        self.folder = RunFolder(Path(folder)) if folder is not None and writes else None
+        self._writer: Writer | None = None
+        self._signals = signals
+        self._saved_at = -1
+        self._good: Checkpoint | None = None
+        self._warned: set[str] = set()
+        self._clock = time.perf_counter(), 0
 
     def __iter__(self) -> Iterator[Record]:
+        if self.folder is not None and self._writer is None:
+            self.folder.samples.mkdir(parents=True, exist_ok=True)
+            self._writer = Writer(self.folder.checkpoints, self.train.keep, self.train.best)
+        if self.train.rollbacks and self._good is None:
+            self._good = self.checkpoint()
+        self._clock = time.perf_counter(), self.step
         while self.step < self.train.steps:
-            measured = self.engine.step(self.step)
-            self.step += 1
-            yield Record(self.step, measured)
+            with self._signals() as caught:
+                record = self._advance(caught)
+            if caught:
+                self.wait()
+                raise Stopped(caught[0])
+            if record is not None:
+                for callback in self.callbacks:
+                    callback(record)
+                yield record
+        self.wait()
+
+    def _advance(self, caught: list[int]) -> Record | None:
+        """A step, and all that is due after it; None where it led back to an earlier one."""
+        record = Record(self.step + 1, self.engine.step(self.step))
+        self.step += 1
+        last = self.step == self.train.steps
+        try:
+            if self.step % self.train.log == 0 or last:
+                self._log(record)
+            if self.step % self.train.samples == 0 or last:
+                self._draw()
+            if self.engine.processes.any(bool(caught)) and not caught:
+                caught.append(0)  # the signal came to another process
+            if self.step % self.train.checkpoint == 0 or last or caught:
+                self.save(record)
+        except Diverged as error:
+            self._roll_back(error)
+            return None
+        if self.step % self.train.log == 0:
+            # What samples and checkpoints take is not the speed of a step.
+            self._clock = time.perf_counter(), self.step
+        return record
+
+    def _log(self, record: Record) -> None:
+        """Read what was measured, look after the health of it, and write it down."""
+        self._refuse_faults()
+        engine = self.engine
+        networks = [player.network for player in engine.players.values()]
+        tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+        if not engine.processes.agree(tensors):
+            raise GankitError(f"the processes have different weights at step {self.step}")
+        if engine.processes.rank:
+            return
+        real, fake = engine.shown or (None, torch.empty(0))
+        measured = health(engine.gan.generator, engine.gan.discriminator, real, fake)
+        numbers = replace(record, measured={**record.measured, **measured}).numbers()
+        since, first = self._clock
+        seconds = time.perf_counter() - since
+        speed = (self.step - first) * self.train.batch / seconds if self.step > first else 0.0
+        if self.folder is not None:
+            self.folder.append(self.folder.metrics, {"step": self.step, **numbers})
+            timing = {"step": self.step, "images_per_second": speed}
+            self.folder.append(self.folder.timing, timing)
+        self._for_loggers(lambda logger: logger.numbers(self.step, numbers))
+        self.watch(self.step, numbers, speed)
+        warnings = crossed(numbers)
+        for name in warnings.keys() - self._warned:
+            self.tell(f"step {self.step:,}: {warnings[name]}")
+        self._warned = set(warnings)
+
+    def _draw(self) -> None:
+        """A grid of samples."""
+        if self.engine.processes.rank or not (self.folder or self.loggers):
+            return
+        grid = picture(self.samples(), self.engine.data)
+        if self.folder is not None:
+            self.newest = self.folder.samples / f"step_{self.step:07d}.png"
+            grid.save(self.newest)
+        self._for_loggers(lambda logger: logger.picture(self.step, grid))
+
+    def _for_loggers(self, call: Callable[[Logger], None]) -> None:
+        """Call every logger; one that fails is told of and left out, and training goes on."""
+        for logger in list(self.loggers):
+            try:
+                call(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                self.tell(f"{type(logger).__name__} is left out from here on: {error}")
+
+    def save(self, record: Record | None = None) -> None:
+        """Save the state as it is, in the folder if there is one.
+
+        Raises:
+            Diverged: the state is not one to go on from.
+            SetupError: an earlier checkpoint could not be written.
+        """
+        if self._saved_at == self.step:
+            return
+        self._refuse_faults()
+        self._refuse_nonfinite()
+        numbers = {} if record is None else record.numbers()
+        made = replace(self.checkpoint(), numbers=numbers)
+        self._saved_at = self.step
+        self._good = made if self.train.rollbacks else None
+        if self._writer is not None:
+            self._writer.write(made)
+
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk.
+
+        Raises:
+            SetupError: it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.wait()
 
     def checkpoint(self) -> Checkpoint:
         """All that is needed to go on from here: a copy, which later steps leave as it is."""
@@ -76,18 +223,7 @@ class Trainer:
             "ema": engine.ema.network(),
         }
         weights = {name: network.state_dict() for name, network in networks.items()}
-        return Checkpoint(self.step, copy.deepcopy(weights), copy.deepcopy(engine.state()))
-
-    def refuse_nonfinite(self) -> None:
-        """Refuse weights that nobody could continue from.
-
-        Raises:
-            Diverged: a weight is not finite.
-        """
-        for player, network in self.engine.networks.items():
-            weights = [p.detach() for p in network.parameters()]
-            if not bool(torch.stack([w.isfinite().all() for w in weights]).all()):
-                raise Diverged(player, self.step, "weights")
+        return Checkpoint(self.step, _copied(weights), _copied(engine.state()), self.spec)
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to where a checkpoint was taken.
@@ -100,119 +236,50 @@ class Trainer:
             engine.gan.generator.load_state_dict(dict(saved.weights["generator"]))
             engine.gan.discriminator.load_state_dict(dict(saved.weights["discriminator"]))
             engine.ema.average.load_state_dict(dict(saved.weights["ema"]))
-            engine.load_state(saved.state)
+            engine.load_state(_copied(saved.state))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit this spec: {error}") from error
-        self.step = saved.step
+        self.step = self._saved_at = saved.step
+        self._good = saved if self.train.rollbacks else None
 
     def samples(self, count: int = SAMPLES, seed: int = 0) -> Tensor:
         """Images of the averaged generator."""
         return draw(self.engine.gan, self.engine.ema.network(), count, seed)
 
+    def _roll_back(self, error: Diverged) -> None:
+        """Go back to the last good state, and on with other draws, if that may still be."""
+        rollbacks = self.engine.rollbacks
+        if rollbacks >= self.train.rollbacks or self._good is None:
+            error.rollbacks = rollbacks
+            raise error
+        self.restore(self._good)
+        self.engine.rollbacks = rollbacks + 1
+        if self.folder is not None:
+            self.folder.forget_after(self.step)
+        self._clock = time.perf_counter(), self.step
+        first = str(error).splitlines()[0]
+        self.tell(f"{first}; back to step {self.step:,}, rollback {rollbacks + 1}")
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
+    def _refuse_faults(self) -> None:
+        fault = self.engine.fault()
+        if fault is not None:
+            raise Diverged(fault.player, fault.step + 1, fault.what, fault.layer)
 
-    finished: bool
-    step: int
-    picture: Path | None
-    """The newest sample grid."""
-    signal: int | None = None
-    """The signal that ended it early."""
-
-
-def run(
-    spec: Spec,
-    path: Path,
-    device: torch.device | str = "cpu",
-    *,
-    watch: Callable[[int, Mapping[str, float], float], None] = lambda step, numbers, speed: None,
-    tell: Callable[[str], None] = lambda message: None,
-) -> Outcome:
-    """Train a spec in a run folder, from its newest sound checkpoint if it has one.
-
-    `watch` is called with step, numbers and images per second at every log; `tell` with messages.
-    SIGINT and SIGTERM end the run after the step at hand, saved.
-
-    Raises:
-        SpecError: the networks cannot be built or run as the spec asks.
-        SetupError: the folder is in use, the data or the disk is not there.
-        CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
-        Diverged: a loss is not finite.
-    """
-    plan(spec)  # what cannot run, and data that is not there, is refused before a folder is made
-    Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
-    folder = RunFolder(path)
-    with folder.locked():
-        continues = folder.open_for(spec)
-        gan, data = build(spec, device)
-        trainer = Trainer(gan, data, spec.train, device)
-        saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
-        for complaint in complaints:
-            tell(complaint)
-        for change in folder.note_environment():
-            tell(f"not as before, so not to the same bits: {change}")
-        if saved is not None:
-            trainer.restore(saved)
-            where = f"at step {saved.step:,} of {spec.train.steps:,}"
-            if saved.step < spec.train.steps:
-                tell(f"continues {where}")
-            else:
-                tell(f"{path} is finished, {where}; a larger train.steps would go on")
-        folder.forget_after(trainer.step)
-        try:
-            return _loop(trainer, folder, watch, tell)
-        except Diverged:
-            folder.write_status("diverged", trainer.step, spec.train.steps)
-            raise
-        except OSError as error:
-            raise SetupError(f"cannot write to {path}: {error.strerror or error}") from error
-        except BaseException:
-            folder.write_status("failed", trainer.step, spec.train.steps)
-            raise
+    def _refuse_nonfinite(self) -> None:
+        """Refuse weights and statistics that nobody could continue from."""
+        for name, player in self.engine.players.items():
+            tensors = {
+                n: t for n, t in player.network.state_dict().items() if t.is_floating_point()
+            }
+            finite = torch.stack([t.isfinite().all() for t in tensors.values()])
+            if not bool(finite.all()):
+                layer = list(tensors)[int(finite.to(torch.uint8).argmin())]
+                raise Diverged(name, self.step, "weights", layer)
 
 
-def _loop(
-    trainer: Trainer,
-    folder: RunFolder,
-    watch: Callable[[int, Mapping[str, float], float], None],
-    tell: Callable[[str], None],
-) -> Outcome:
-    train = trainer.train
-    newest = _newest_picture(folder)
-    saved_at = trainer.step
-    folder.write_status("running", trainer.step, train.steps)
-    clock, clock_step = time.perf_counter(), trainer.step
-    with _stop_signals() as stopped:
-        for record in trainer:
-            last = record.step == train.steps
-            if record.step % train.log == 0 or last:
-                numbers = record.numbers()
-                _refuse_nonfinite(numbers, record.step)
-                folder.append(folder.metrics, {"step": record.step, **numbers})
-                now = time.perf_counter()
-                speed = (record.step - clock_step) * train.batch / (now - clock)
-                folder.append(folder.timing, {"step": record.step, "images_per_second": speed})
-                watch(record.step, numbers, speed)
-            if record.step % train.samples == 0 or last:
-                newest = folder.samples / f"step_{record.step:07d}.png"
-                picture(trainer.samples(), trainer.engine.data).save(newest)
-            if record.step % train.checkpoint == 0 or last or stopped:
-                _refuse_nonfinite(record.numbers(), record.step)
-                trainer.refuse_nonfinite()
-                checkpoint.save(folder.checkpoints, trainer.checkpoint())
-                saved_at = record.step
-            if record.step % train.log == 0:
-                # What samples and checkpoints take is not the speed of a step.
-                clock, clock_step = time.perf_counter(), record.step
-            if saved_at == record.step and stopped:
-                break
-    finished = trainer.step >= train.steps
-    if not finished:
-        tell(f"stopped at step {trainer.step:,}, saved at step {saved_at:,}")
-    folder.write_status("finished" if finished else "stopped", trainer.step, train.steps)
-    return Outcome(finished, trainer.step, newest, stopped[0] if stopped else None)
+def _copied(tree: Any) -> Any:
+    """A copy in the host's memory."""
+    return tree_map_only(Tensor, lambda t: t.detach().to("cpu", copy=True), tree)
 
 
 def picture(images: Tensor, data: Dataset) -> Picture:
@@ -221,39 +288,3 @@ def picture(images: Tensor, data: Dataset) -> Picture:
         return image_grid(images)
     real = data.images(torch.arange(min(1000, len(data))))
     return scatter(images, real)
-
-
-def _newest_picture(folder: RunFolder) -> Path | None:
-    pictures = folder.samples.glob("step_*.png")
-    return max(pictures, key=lambda path: int(path.stem.removeprefix("step_")), default=None)
-
-
-def _refuse_nonfinite(numbers: Mapping[str, float], step: int) -> None:
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            what, _, player = name.rpartition("_")
-            raise Diverged(player if player in "DG" else "D", step, what or name, dict(numbers))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that fills with the first stop signal; a second Ctrl-C interrupts at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:
-        # Only the main thread may handle signals; elsewhere they stay as they are.
-        pass
-    try:
-        yield caught
-    finally:
-        for caught_before, handler in before.items():
-            signal.signal(caught_before, handler)

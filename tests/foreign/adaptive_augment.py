@@ -9,8 +9,8 @@ import gankit
 from gankit.slots import Turn
 
 
-@gankit.augment("adaptive")
-class Adaptive(nn.Module):
+@gankit.augment("adaptive_flip")
+class AdaptiveFlip(nn.Module):
     """Changes the brightness of an image with a probability that follows how sure D is.
 
     p rises while the mean sign of D's real logits lies above the target, and falls below it.

@@ -1,4 +1,4 @@
-"""LeCam regularization: running averages of the logits as anchors."""
+"""LeCamEma regularization: running averages of the logits as anchors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gankit.slots import Turn
 
 
 @gankit.penalty("lecam_ema")
-class LeCam(nn.Module):
+class LeCamEma(nn.Module):
     """Holds D's logits near the running average of those of the other side.
 
     weight x (mean relu(r - mean of past f)^2 + mean relu(mean of past r - f)^2).

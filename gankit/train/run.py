@@ -1,0 +1,218 @@
+"""A run: a spec trained in a folder of its own, from where an earlier start left off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gankit.build import bind, build
+from gankit.errors import Diverged, GankitError, SetupError, SpecError
+from gankit.fit import promised
+from gankit.registry import hand
+from gankit.slots import Logger
+from gankit.spec import Spec, dumps, problem_at
+from gankit.train import checkpoint
+from gankit.train.checkpoint import Checkpoint
+from gankit.train.epochs import Epochs
+from gankit.train.folder import RunFolder
+from gankit.train.memory import out_of_memory, room_for
+from gankit.train.plan import plan
+from gankit.train.processes import Processes, joined
+from gankit.train.signals import Stopped, stop_signals
+from gankit.train.trainer import Trainer
+
+__all__ = ["Outcome", "run"]
+
+Watch = Callable[[int, Mapping[str, float], float], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    finished: bool
+    step: int
+    picture: Path | None
+    """The newest sample grid."""
+    signal: int | None = None
+    """The signal that ended it early; 0 if another process had it."""
+
+
+def run(
+    spec: Spec,
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    watch: Watch = lambda step, numbers, speed: None,
+    tell: Callable[[str], object] = lambda message: None,
+) -> Outcome:
+    """Train a spec in a run folder, from its newest sound checkpoint if it has one.
+
+    `watch` is called with step, numbers and images per second at every log; `tell` with messages.
+    SIGINT, SIGTERM and SIGUSR1 end the run after the step at hand, saved. Where a launcher has
+    started several processes, each calls this, and the first alone writes and speaks.
+
+    Raises:
+        SpecError: the networks cannot be built or run as the spec asks.
+        SetupError: the folder is in use, the data, the disk or the memory is not there.
+        CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
+        Diverged: a number is not finite.
+    """
+    plan(spec)  # what cannot run, and data that is not there, is refused before a folder is made
+    Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
+    device = _own(torch.device(device))
+    folder = RunFolder(path)
+    with joined(device) as processes, ExitStack() as stack:
+        if processes.rank:
+            tell = watch = _silent
+        saved = _first(processes, lambda: _opened(spec, folder, stack, tell))
+        caught = stack.enter_context(stop_signals())
+        try:
+            gan, data = build(spec, device)
+            trainer = Trainer(
+                gan,
+                data,
+                spec.train,
+                device,
+                folder=path,
+                spec=dumps(spec.resolved()),
+                loggers=_loggers(spec, path, stack) if processes.rank == 0 else (),
+                watch=watch,
+                tell=tell,
+                processes=processes,
+                signals=lambda: nullcontext(caught),
+            )
+        except SpecError:
+            raise
+        except ValueError as error:
+            raise SetupError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise _explained(error, spec, device) from error
+            raise
+        trainer.newest = _newest_picture(folder)
+        if saved is not None:
+            trainer.restore(saved)
+        status = folder.write_status if processes.rank == 0 else _silent
+        return _trained(trainer, spec, device, status, tell)
+
+
+def _trained(
+    trainer: Trainer,
+    spec: Spec,
+    device: torch.device,
+    status: Callable[..., None],
+    tell: Callable[[str], object],
+) -> Outcome:
+    """Go through all steps, and write down how it ended."""
+    steps = spec.train.steps
+    stopped = None
+    status("running", trainer.step, steps)
+    try:
+        for _ in trainer:
+            pass
+    except Stopped as signal:
+        stopped = signal.signal
+        tell(f"stopped at step {trainer.step:,}, saved")
+    except BaseException as error:
+        state = "diverged" if isinstance(error, Diverged) else "failed"
+        with suppress(OSError):
+            status(state, trainer.step, steps, reason=str(error) or type(error).__name__)
+        if not isinstance(error, KeyboardInterrupt):
+            with suppress(GankitError):
+                trainer.wait()  # what was saved before it is worth as much as ever
+        if isinstance(error, OSError):
+            problem = f"cannot write to the run folder: {error.strerror or error}"
+            raise SetupError(problem) from error
+        if out_of_memory(error):
+            raise _explained(error, spec, device) from error
+        raise
+    finished = trainer.step >= steps
+    status("finished" if finished else "stopped", trainer.step, steps)
+    return Outcome(finished, trainer.step, trainer.newest, stopped)
+
+
+def _opened(
+    spec: Spec, folder: RunFolder, stack: ExitStack, tell: Callable[[str], object]
+) -> Checkpoint | None:
+    """Take the folder for the spec; the newest sound checkpoint in it, if it has one."""
+    stack.enter_context(folder.locked())
+    continues = folder.open_for(spec)
+    saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
+    for complaint in complaints:
+        tell(complaint)
+    for change in folder.note_environment():
+        tell(f"not as before, so not to the same bits: {change}")
+    if saved is not None:
+        where = f"at step {saved.step:,} of {spec.train.steps:,}"
+        if saved.step < spec.train.steps:
+            tell(f"continues {where}")
+        else:
+            tell(f"{folder.path} is finished, {where}; a larger train.steps would go on")
+    folder.forget_after(saved.step if saved else 0)
+    return saved
+
+
+def _first(processes: Processes, open_it: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What the first process finds, for all of them; where it fails, none goes on."""
+    found: Checkpoint | None = None
+    failure: GankitError | None = None
+    if processes.rank == 0:
+        try:
+            found = open_it()
+        except GankitError as error:
+            failure = error
+    code = processes.from_first(failure.exit_code if failure else 0)
+    if failure is not None:
+        raise failure
+    if code:
+        raise SystemExit(code)
+    return processes.from_first(found)
+
+
+def _loggers(spec: Spec, path: Path, stack: ExitStack) -> Sequence[Logger]:
+    """The loggers of a spec, closed when the run ends in whichever way."""
+    made: list[Logger] = []
+    for part in spec.logger:
+        try:
+            logger: Logger = promised("logger", hand(bind(part), path, spec.plain()))
+        except ValueError as error:
+            raise SpecError(problem_at(spec.source, part, error)) from error
+        stack.callback(_close, logger)
+        made.append(logger)
+    return made
+
+
+def _close(logger: Logger) -> None:
+    # What it cannot finish any more must not make a finished run a failed one.
+    with suppress(Exception):
+        logger.close()
+
+
+def _own(device: torch.device) -> torch.device:
+    """Of several GPUs the one that the launcher has meant for this process."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
+def _explained(error: BaseException, spec: Spec, device: torch.device) -> SetupError:
+    """What to do where the memory did not suffice."""
+    advice = room_for(spec, device)
+    return SetupError(f"out of memory on {device}; the last checkpoint is kept\n  {advice}")
+
+
+def _newest_picture(folder: RunFolder) -> Path | None:
+    pictures = folder.samples.glob("step_*.png")
+    return max(pictures, key=lambda path: int(path.stem.removeprefix("step_")), default=None)
+
+
+def _silent(*args: Any, **how: Any) -> None:
+    """What all processes but the first say."""
