@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from types import MethodType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ __all__ = [
     "estimates",
     "held",
     "move",
+    "parametrizations",
     "power_iteration",
     "settle",
     "top_vectors",
@@ -51,13 +53,19 @@ class Estimate(nn.Module):
         raise NotImplementedError
 
 
-def estimates(network: nn.Module) -> Iterator[tuple[Estimate, Tensor]]:
-    """Every estimate in a network, each once, with the raw weight that it follows."""
+def parametrizations(network: nn.Module) -> Iterator[parametrize.ParametrizationList]:
+    """Every parametrized weight of a network, each once."""
     for module in network.modules():
         if isinstance(module, parametrize.ParametrizationList):
-            for parametrization in module:
-                if isinstance(parametrization, Estimate):
-                    yield parametrization, module.original
+            yield module
+
+
+def estimates(network: nn.Module) -> Iterator[tuple[Estimate, Tensor]]:
+    """Every estimate in a network, each once, with the raw weight that it follows."""
+    for each in parametrizations(network):
+        for parametrization in each:
+            if isinstance(parametrization, Estimate):
+                yield parametrization, each.original
 
 
 @contextmanager
@@ -114,12 +122,12 @@ def computed(network: nn.Module, trained: bool = True) -> Iterator[Computed]:
 
     A network that is not `trained` gets weights without gradients.
     """
-    lists = [m for m in network.modules() if isinstance(m, parametrize.ParametrizationList)]
+    lists = list(parametrizations(network))
     with held(network), torch.set_grad_enabled(trained):
         origins = [each() for each in lists]
     weights = [origin.detach().requires_grad_(origin.requires_grad) for origin in origins]
     for each, weight in zip(lists, weights, strict=True):
-        each.__dict__["forward"] = partial(_given, weight)
+        each.__dict__["forward"] = _Given(each, weight)
     try:
         yield Computed(weights, origins)
     finally:
@@ -127,8 +135,19 @@ def computed(network: nn.Module, trained: bool = True) -> Iterator[Computed]:
             del each.__dict__["forward"]
 
 
-def _given(weight: Tensor) -> Tensor:
-    return weight
+class _Given:
+    """In the place of a parametrization's forward; a copy made meanwhile computes for itself."""
+
+    def __init__(self, of: nn.Module, weight: Tensor) -> None:
+        self.of = of
+        self.weight = weight
+
+    def __call__(self) -> Tensor:
+        return self.weight
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Tensor]:
+        copied = memo[id(self.of)]
+        return MethodType(type(copied).forward, copied)
 
 
 def as_matrix(layer: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -172,8 +172,11 @@ def test_what_is_wrong_with_values_is_a_value_error() -> None:
 
 
 def test_texts_that_exceptions_write() -> None:
-    shown = str(Diverged("D", 12, "r1", {"loss_D": 1.23456789, "r1_D": float("nan")}))
-    assert shown.startswith("D's r1 is not finite at step 12 (loss_D 1.235, r1_D nan)\n  a smaller")
+    shown = str(Diverged("D", 12, "r1", "discriminator.stages.conv_8", rollbacks=2))
+    assert shown.startswith(
+        "D's r1 is not finite at step 12, first in discriminator.stages.conv_8"
+        " (after 2 rollbacks)\n  a smaller"
+    )
     assert str(Diverged("G", 3)).startswith("G's loss is not finite at step 3\n")
     assert str(MissingExtra("the digits", "digits")).endswith("pip install 'gankit[digits]'")
 
@@ -213,7 +216,7 @@ OVERRIDES = [
     ["discriminator.norm.spectral.iterations=0"],
     ["discriminator.norm.iterations=2"],
     ["generator.attention=self_attention", "generator.attention_at=[8, 9]"],
-    ["penalty.r2.weight=1"],
+    ["penalty.r3.weight=1"],
     ["penalty.r1.weight=-1"],
     ["penalty.r1.weight='1'"],
     ["penalty.r1.wieght=1"],

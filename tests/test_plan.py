@@ -293,7 +293,7 @@ def test_json_is_the_plan() -> None:
     told = json.loads(json.dumps(made.json()))
     assert set(told) == {
         *("name", "hash", "generator", "discriminator", "steps", "batch"),
-        *("turns", "images", "memory_bytes"),
+        *("turns", "images", "memory_bytes", "choices"),
     }
     assert told["name"] == "small"
     assert told["hash"] == made.spec.hash

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gankit.cli.common import Device, Plugins, Threads, pick_device, tell
-from gankit.errors import CheckpointError, SetupError, UsageError
+from gankit.errors import CheckpointError, OptionError, SetupError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gankit.slots import Dataset
+    from gankit.spec import Spec
+    from gankit.train.checkpoint import Checkpoint
 
 __all__ = ["sample"]
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or one checkpoint in it.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -29,6 +33,13 @@ def sample(
     ],
     count: Annotated[int, typer.Option("-n", metavar="N", help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the latents.")] = 0,
+    truncation: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="No latents further out than T standard deviations."),
+    ] = None,
+    standing: Annotated[
+        int, typer.Option(metavar="N", help="Batch statistics anew, from N batches of fakes.")
+    ] = 0,
     device: Device = "auto",
     threads: Threads = 0,
     plugin: Plugins = None,
@@ -42,27 +53,30 @@ def sample(
         )
     if out.suffix not in ("", ".png", ".npz"):
         raise UsageError(f"--out is a .png, a .npz or a folder, not {out}")
+    if standing < 0:
+        raise UsageError(f"--standing takes a number of batches, not {standing}")
     from gankit.build import build
     from gankit.ops import settle
-    from gankit.train import checkpoint
-    from gankit.train.folder import RunFolder
-    from gankit.train.sampling import draw
+    from gankit.randomness import generator
+    from gankit.train import sampling
 
-    folder = RunFolder(run)
-    spec = folder.spec(tuple(plugin or ()))
-    saved, complaints = checkpoint.latest(folder.checkpoints, set_aside=False)
-    for complaint in complaints:
-        tell(complaint)
-    if saved is None:
-        raise CheckpointError(f"{run} has no checkpoint yet")
+    spec, saved = _found(run, tuple(plugin or ()))
     gan, data = build(spec, pick_device(device, threads))
     try:
         gan.generator.load_state_dict(dict(saved.weights["ema"]))
         settle(gan.generator)
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit {folder.resolved}: {error}") from error
+        raise CheckpointError(f"the checkpoint does not fit the spec of {run}: {error}") from error
     try:
-        images = draw(gan, gan.generator, count, seed)
+        latent = gan.latent if truncation is None else sampling.truncation(gan, truncation)
+        latent(1, gan.latent_width, generator(seed))
+    except OptionError as error:
+        raise UsageError(f"--truncation: {error}") from error
+    try:
+        network = gan.generator
+        if standing:
+            network = sampling.standing(gan, network, standing, seed, latent=latent)
+        images = sampling.draw(gan, network, count, seed, latent=latent)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
             raise
@@ -73,6 +87,25 @@ def sample(
         raise SetupError(f"cannot write {out}: {error.strerror or error}") from error
     plural = "" if count == 1 else "s"
     tell(f"wrote {count:,} sample{plural} of step {saved.step:,} to {out}")
+
+
+def _found(run: Path, plugins: tuple[Path, ...]) -> tuple[Spec, Checkpoint]:
+    """The spec and the newest sound checkpoint of a run, or those of one checkpoint."""
+    from gankit.spec import load
+    from gankit.train import checkpoint
+    from gankit.train.folder import RunFolder
+
+    if (run / checkpoint.MANIFEST).exists():
+        whole = checkpoint.load(run)
+        return load(run / checkpoint.SPEC, plugins=plugins, trusted=False), whole
+    folder = RunFolder(run)
+    spec = folder.spec(plugins)
+    saved, complaints = checkpoint.latest(folder.checkpoints, set_aside=False)
+    for complaint in complaints:
+        tell(complaint)
+    if saved is None:
+        raise CheckpointError(f"{run} has no checkpoint yet")
+    return spec, saved
 
 
 def _write(images: Tensor, data: Dataset, out: Path) -> None:

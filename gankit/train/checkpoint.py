@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from gankit.errors import CheckpointError, SetupError
 
-__all__ = ["Checkpoint", "Writer", "latest", "load", "save"]
+__all__ = ["MANIFEST", "SPEC", "Checkpoint", "Writer", "latest", "load", "save"]
 
 MANIFEST = "manifest.json"
 STATE = "state.pt"
@@ -112,21 +114,17 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2, best: str = "") ->
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        for name, tensors in checkpoint.weights.items():
-            # safetensors takes neither shared nor permuted memory.
-            plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
-            save_file(plain, unfinished / f"{name}.safetensors")
-        torch.save(dict(checkpoint.state), unfinished / STATE)
-        (unfinished / SPEC).write_text(checkpoint.spec, encoding="utf-8")
-        sums = {file.name: _sha256(file) for file in sorted(unfinished.iterdir())}
+        with ThreadPoolExecutor() as pool:
+            # At once, because summing one file and waiting for the disk with another go together.
+            sums = dict(pool.map(partial(_written, unfinished), _files(checkpoint)))
         manifest = {
             "step": checkpoint.step,
             "numbers": dict(checkpoint.numbers),
             "sha256": sums,
         }
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for file in unfinished.iterdir():
-            _sync(file)
+        _sync(unfinished / MANIFEST)
+        _sync(unfinished)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
         _sync(folder)
@@ -141,6 +139,25 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2, best: str = "") ->
     for old in _superfluous(folder, keep, best):
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """The files of a checkpoint, and what writes each; the largest first."""
+    yield STATE, partial(torch.save, dict(checkpoint.state))
+    for name, tensors in checkpoint.weights.items():
+        # safetensors takes neither shared nor permuted memory.
+        plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+        yield f"{name}.safetensors", partial(save_file, plain)
+    yield SPEC, lambda path: path.write_text(checkpoint.spec, encoding="utf-8")
+
+
+def _written(folder: Path, file: tuple[str, Callable[[Path], object]]) -> tuple[str, str]:
+    """Write a file, and give its name and sum."""
+    name, write = file
+    write(folder / name)
+    total = _sha256(folder / name)
+    _sync(folder / name)
+    return name, total
 
 
 def _free(folder: Path) -> str:

@@ -131,17 +131,16 @@ class Engine:
                         )
                         (player.scale(loss) / self.train.accumulate).backward()
                     told[name].append(values)
-                    turns.append(turn)
+                    if name == "D":
+                        turns.append(turn)
                 real = self.shown[0] if share.real is None and self.shown else share.real
                 self.shown = real, fake.detach()
-            self._observe([turn for turn in turns if turn.player == "D"])
+            self._observe(turns)
         measured: dict[str, Tensor] = {}
         for name in players:
             player = self.players[name]
             undue = self.objective.undue(name, player.turns_taken)
-            values = {
-                key: torch.stack([t[key] for t in told[name]]).mean() for key in told[name][0]
-            }
+            values = {key: _mean([t[key] for t in told[name]]) for key in told[name][0]}
             moved = player.update(
                 values, self.train.clip, self.processes, self.faults, (step, index)
             )
@@ -243,6 +242,10 @@ class Engine:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean()
 
 
 def _statistics(gan: GAN) -> Iterator[Tensor]:

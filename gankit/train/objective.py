@@ -67,6 +67,9 @@ class Objective:
     def turn(self, player: str, step: int, share: Share, fake: Tensor, draws: Draws) -> Turn:
         """The record of a player's turn, with D's opinion of both batches in it."""
         shown = fake.detach() if player == "D" else fake
+        # Where both move at once there is a real batch, which G need not see.
+        wanted = player == "D" or "real_in_generator" in self.gan.needs
+        real = share.real if wanted else None
         random = draws.of(share, f"augment {player}")
 
         def augmented(images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -82,12 +85,12 @@ class Objective:
             return _full(features_of(self.gan.discriminator, *augmented(images)))
 
         with self.precision.networks():
-            real_heads, fake_heads = self._judge(heads, share.real, shown)
+            real_heads, fake_heads = self._judge(heads, real, shown)
         return Turn(
             step=step,
             total=self.train.steps,
             player=player,
-            real=share.real,
+            real=real,
             fake=shown,
             labels=share.labels,
             latent=share.latent,
@@ -115,7 +118,7 @@ class Objective:
 
     def _adversarial(self, turn: Turn) -> Tensor:
         """The loss of the turn's player, over all heads."""
-        total = turn.fake_logits.new_zeros(())
+        terms: list[Tensor] = []
         rows = self._top(turn)
         for name, weight in turn.adversarial.items():
             fake = turn.fake_heads[name][rows]
@@ -125,8 +128,8 @@ class Objective:
                 loss = self.parts.loss.discriminator(real, fake)
             else:
                 loss = self.parts.loss.generator(real, fake)
-            total = total + weight * _scalar("loss", loss)
-        return total
+            terms.append(weight * _scalar("loss", loss))
+        return sum(terms[1:], terms[0])
 
     def _top(self, turn: Turn) -> slice | Tensor:
         """The rows that count: in a turn of G those whose fakes D thinks the most of.

@@ -117,18 +117,16 @@ def plan(spec: Spec) -> Plan:
 
 
 def _choices(spec: Spec) -> Iterator[str]:
-    """What the build has chosen where a part has more than one form."""
-    gan, _ = build(spec, "meta")
-    for part, network in (
-        (spec.generator, gan.generator),
-        (spec.discriminator, gan.discriminator),
-    ):
-        forms = [m.second_order for m in network.modules() if hasattr(m, "second_order")]
-        if any(forms):
-            names = " and ".join(differentiated_twice(spec, network is gan.discriminator))
-            yield f"attention in the {part.kind} is explicit: {names} takes second derivatives"
-        elif forms:
-            yield f"attention in the {part.kind} is fused: nothing takes second derivatives"
+    """What the build chooses where a part has more than one form."""
+    for part in (spec.generator, spec.discriminator):
+        names = differentiated_twice(spec, part is spec.discriminator)
+        for inner in part.inner():
+            if hasattr(inner.entry.target, "second_order"):
+                why = "nothing takes second derivatives"
+                if names:
+                    why = f"{' and '.join(names)} needs second derivatives"
+                form = "explicit" if names else "fused"
+                yield f"{inner.name} in the {part.kind} is {form}: {why}"
 
 
 def networks(spec: Spec) -> tuple[NetworkPlan, NetworkPlan]:

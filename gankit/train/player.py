@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gankit.ops import Computed, computed, move
+from gankit.ops import Computed, computed, move, parametrizations
 from gankit.train.faults import Faults
 from gankit.train.precision import LossScale
 from gankit.train.processes import Processes
@@ -34,6 +34,9 @@ class Player:
         self.scale = scale
         self.section = section
         """The table of the spec that its optimizer is from."""
+        # What each turn goes over, so that no turn has to look for it.
+        self.parameters = dict(network.named_parameters())
+        self.parametrized = nn.ModuleList(parametrizations(network))
         self.settings = _settings(optimizer)
         self.turns_taken = 0
         self.noted: list[str] = []
@@ -45,22 +48,22 @@ class Player:
 
         At its end the gradients are where the parameters are.
         """
-        move(self.network)
+        move(self.parametrized)
         self.optimizer.zero_grad(set_to_none=True)
-        with computed(self.network) as weights:
+        with computed(self.parametrized) as weights:
             yield weights
             weights.carry()
 
     @contextmanager
     def watching(self) -> Iterator[Computed]:
         """A turn of the opponent's alone: nothing moves here, and there are no gradients."""
-        with computed(self.network, trained=False) as weights, self.frozen(weights):
+        with computed(self.parametrized, trained=False) as weights, self.frozen(weights):
             yield weights
 
     @contextmanager
     def frozen(self, weights: Computed) -> Iterator[None]:
         """Compute no gradients for this player's parameters."""
-        everything = (*self.network.parameters(), *weights.weights)
+        everything = (*self.parameters.values(), *weights.weights)
         trained = [parameter for parameter in everything if parameter.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)
@@ -102,7 +105,7 @@ class Player:
 
     def _gradients(self, processes: Processes) -> dict[str, Tensor]:
         """The gradients by parameter; several processes have the same ones, zeros if need be."""
-        trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        trained = {n: p for n, p in self.parameters.items() if p.requires_grad}
         if processes.count > 1:
             for parameter in trained.values():
                 if parameter.grad is None:

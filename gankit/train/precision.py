@@ -41,7 +41,7 @@ class Precision:
         """Around what differentiates a gradient, which is out of float16's range unscaled."""
         if self.name == "fp16":
             return torch.autocast(self._kind, enabled=False)
-        return nullcontext()
+        return self.networks()
 
     def scale(self) -> LossScale:
         """A fresh loss scale; each player has one, or an overflow of D's would halve G's."""

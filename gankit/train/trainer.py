@@ -100,10 +100,14 @@ class Trainer:
         self._warned: set[str] = set()
         self._clock = time.perf_counter(), 0
 
-    def __iter__(self) -> Iterator[Record]:
+    def open(self) -> None:
+        """Make the folder ready to be written to; iterating does so."""
         if self.folder is not None and self._writer is None:
             self.folder.samples.mkdir(parents=True, exist_ok=True)
             self._writer = Writer(self.folder.checkpoints, self.train.keep, self.train.best)
+
+    def __iter__(self) -> Iterator[Record]:
+        self.open()
         if self.train.rollbacks and self._good is None:
             self._good = self.checkpoint()
         self._clock = time.perf_counter(), self.step
@@ -220,7 +224,7 @@ class Trainer:
         networks = {
             "generator": engine.gan.generator,
             "discriminator": engine.gan.discriminator,
-            "ema": engine.ema.network(),
+            "ema": engine.ema.average,
         }
         weights = {name: network.state_dict() for name, network in networks.items()}
         return Checkpoint(self.step, _copied(weights), _copied(engine.state()), self.spec)
