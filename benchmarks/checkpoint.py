@@ -3,9 +3,9 @@
     python benchmarks/checkpoint.py                       # both flagship recipes, at full width
     python benchmarks/checkpoint.py --folder /where/runs/are
 
-`hold_s` is what the loop waits for: the copy of the state. `write_s` is from there until everything is
-written, summed, synced and renamed, in a thread beside the training. `disk_s` is a plain write and sync
-of as many bytes, for comparison. Prints one JSON line per recipe.
+`hold_s` is what the loop waits for: the copy of the state. `write_s` is from there until everything
+is written, summed, synced and renamed, in a thread beside the training. `disk_s` is a plain write
+and sync of as many bytes, for comparison. Prints one JSON line per recipe.
 """
 
 from __future__ import annotations

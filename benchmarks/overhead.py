@@ -5,9 +5,9 @@
 
 Both sides train networks of one spec on the same kind of batches, in one process, in turns, a round
 each after warming up. By hand means: one function, no parts, no spec; draws from one generator;
-spectral estimates moved and weights computed once per turn, the opponent frozen, the fused optimizer,
-the average. Beforehand both are fed the same draws, and their weights compared. Prints one JSON line
-per spec: medians, and the median of the paired ratios with its quartiles.
+spectral estimates moved and weights computed once per turn, the opponent frozen, the fused
+optimizer, the average. Beforehand both are fed the same draws, and their weights compared. Prints
+one JSON line per spec: medians, and the median of the paired ratios with its quartiles.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
     ├── OptionError             exit 3   a part that cannot work with an option's value
     ├── SetupError              exit 4   the machine, its packages, its data
     │   ├── MissingExtra        exit 4   an optional dependency that is not installed
-    │   └── DataError           exit 4   images that are missing, too few, unreadable
+    │   ├── DataError           exit 4   images that are missing, too few, unreadable
+    │   └── Unanswered          exit 4   another process of the same run that has ended
     ├── CheckpointError         exit 5   a run folder that cannot be continued or read
     └── Diverged                exit 6   training left the finite numbers
 
@@ -17,6 +18,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +34,7 @@ __all__ = [
     "Problem",
     "SetupError",
     "SpecError",
+    "Unanswered",
     "UsageError",
     "choices",
     "nearest",
@@ -168,6 +171,15 @@ class DataError(SetupError, ValueError):
     """The data is missing, too small, or cannot be read."""
 
 
+class Unanswered(SetupError):
+    """Another of the processes that train together has ended, or does not answer."""
+
+    def __init__(self, error: Exception) -> None:
+        # What the library says, without the place in its source and without its guesses.
+        said = re.sub(r"^\[\S+\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
+        super().__init__(f"another process has ended or does not answer: {said}")
+
+
 class CheckpointError(GankitError):
     """A run folder or checkpoint cannot be continued or read."""
 
@@ -190,7 +202,8 @@ class Diverged(GankitError):
 
     def __str__(self) -> str:
         where = f", first in {self.layer}" if self.layer else ""
-        times = f" (after {self.rollbacks} rollbacks)" if self.rollbacks else ""
+        plural = "" if self.rollbacks == 1 else "s"
+        times = f" (after {self.rollbacks} rollback{plural})" if self.rollbacks else ""
         return (
             f"{self.player}'s {self.what} is not finite at step {self.step}{where}{times}"
             "\n  a smaller learning rate, spectral norm on both networks or a gradient penalty"

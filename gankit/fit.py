@@ -68,6 +68,7 @@ def unmet(spec: Spec, image: Image) -> Iterator[Problem]:
     yield from _of_the_data(spec, image)
     yield from _of_the_discriminator(spec)
     yield from _of_schedules(spec)
+    yield from _of_the_best(spec)
 
 
 def _problem(spec: Spec, part: Part, message: str, hint: str = "") -> Problem:
@@ -135,3 +136,17 @@ def _scalable(spec: Spec) -> Iterator[str]:
 
 STRENGTH = ("penalty", "weight")
 """The engine scales it whatever the penalty is made of."""
+
+
+def _of_the_best(spec: Spec) -> Iterator[Problem]:
+    best = spec.train.best.removeprefix("-")
+    known = {f"{what}_{player}" for what in MEASURED for player in "DG"}
+    known |= {"D_real", "D_fake", "diversity"}
+    known |= {f"{part.name}_{player}" for part in spec.penalty for player in "DG"}
+    if best and best not in known:
+        place = spec.source.value(("train", "best"))
+        yield Problem(f'nothing called "{best}" is measured', place, choices(best, known))
+
+
+MEASURED = ("loss", "gradient", "sigma", "stretch", "gain")
+"""What a run logs of each player."""

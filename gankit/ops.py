@@ -27,6 +27,7 @@ __all__ = [
     "computed",
     "estimates",
     "held",
+    "is_running",
     "move",
     "parametrizations",
     "power_iteration",
@@ -79,6 +80,11 @@ def held(*networks: nn.Module) -> Iterator[None]:
     finally:
         for estimate in found:
             estimate.held = False
+
+
+def is_running(name: str, buffer: Tensor) -> bool:
+    """Whether a buffer is a running statistic, going by its name, as torch's norms have it."""
+    return name.rpartition(".")[2].startswith("running_") and buffer.is_floating_point()
 
 
 def move(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ShareGenerator", "derive", "drawn", "generator", "seeded"]
+__all__ = ["ShareGenerator", "derive", "drawn", "generator", "seeded", "sent"]
 
 
 def derive(*words: int | str) -> int:
@@ -32,8 +32,10 @@ class ShareGenerator(torch.Generator):
     """A generator for one share of a batch that is worked off in several, by turns or processes.
 
     What `drawn` draws from it for the share's rows is what those rows have in the whole batch.
+    Draws made without `drawn` are the share's own.
     """
 
+    whole: torch.Generator
     index: int
     count: int
     rows: int
@@ -42,7 +44,8 @@ class ShareGenerator(torch.Generator):
     def of(cls, *words: int | str, index: int, count: int, rows: int) -> ShareGenerator:
         """The generator of share `index` of `count`, each of so many rows."""
         made = cls()
-        made.manual_seed(derive(*words))
+        made.manual_seed(derive(*words, "share", index))
+        made.whole = generator(*words)
         made.index, made.count, made.rows = index, count, rows
         return made
 
@@ -61,13 +64,20 @@ def drawn(
 
     Shape: (rows, *shape).
     """
-    how = {"dtype": torch.float32, "device": "cpu", "generator": random} | how
+    how = {"dtype": torch.float32, "device": "cpu"} | how
     if not isinstance(random, ShareGenerator):
-        return draw(rows, *shape, **how)
+        return draw(rows, *shape, generator=random, **how)
     if rows % random.rows:
         raise ValueError(f"{rows} rows are not those of a share of {random.rows}")
-    whole = draw(rows * random.count, *shape, **how)
+    whole = draw(rows * random.count, *shape, generator=random.whole, **how)
     return whole.unflatten(0, (-1, random.count, random.rows))[:, random.index].flatten(0, 1)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @contextmanager

@@ -1,9 +1,13 @@
-"""Every registered attention, and self-attention against a reference that loops over positions."""
+"""Every registered attention, and self-attention against a reference that loops over positions.
+
+The formulas of the others are in `test_attentions_others.py`.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,10 @@ OURS = [entry.name for entry in registry.find("attention") if entry.provider.nam
 ARTICLE: dict[str, Any] = {}
 RELEASED: dict[str, Any] = {"value_reduction": 2, "pool": 2, "bias": False}
 FORMS = {"article": ARTICLE, "released": RELEASED}
+ALIVE: dict[str, Any] = {"cbam": {"reduction": 2}}
+"""So many hidden values that not all of them can be below 0."""
+UNSEEN = {"key.bias"}
+"""A bias of the keys adds the same to all scores of a query, and softmax does not see it."""
 
 
 def drawn(module: nn.Module, seed: int = 0) -> Any:
@@ -45,7 +53,7 @@ def maps(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OURS)
-@given(st.integers(1, 3), st.integers(8, 17), st.integers(1, 6), st.integers(1, 6))
+@given(st.integers(1, 3), st.integers(16, 25), st.integers(1, 6), st.integers(1, 6))
 def test_starts_as_the_identity(
     name: str, batch: int, channels: int, height: int, width: int
 ) -> None:
@@ -54,24 +62,24 @@ def test_starts_as_the_identity(
 
 
 @pytest.mark.parametrize("name", OURS)
-@given(st.integers(1, 3), st.integers(8, 17), st.integers(2, 6), st.integers(2, 6))
+@given(st.integers(1, 3), st.integers(16, 25), st.integers(2, 6), st.integers(2, 6))
 def test_keeps_the_shape_and_reaches_all_it_has(
     name: str, batch: int, channels: int, height: int, width: int
 ) -> None:
-    module = drawn(hand(registry.get("attention", name).target, channels, Norm()))
+    make = partial(registry.get("attention", name).target, **ALIVE.get(name, {}))
+    module = drawn(hand(make, channels, Norm()))
     x = maps(batch, channels, height, width).requires_grad_()
     y = module(x)
     assert y.shape == x.shape
     gradients = torch.autograd.grad((y * maps(*y.shape)).sum(), (x, *module.parameters()))
     for (key, _), gradient in zip([("x", x), *module.named_parameters()], gradients, strict=True):
-        # A bias of the keys adds the same to all scores of a query, and softmax does not see it.
-        assert key == "key.bias" or gradient.abs().sum() > 0, key
+        assert key in UNSEEN or gradient.abs().sum() > 0, key
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_is_copied_and_restored_whole(name: str) -> None:
     make = registry.get("attention", name).target
-    module, restored, x = drawn(make(8)), drawn(make(8), seed=1), maps(2, 8, 3, 4)
+    module, restored, x = drawn(make(16)), drawn(make(16), seed=1), maps(2, 16, 3, 4)
     copied = copy.deepcopy(module)
     restored.load_state_dict(module.state_dict())
     assert torch.equal(copied(x), module(x))
@@ -204,11 +212,31 @@ def test_values_as_wide_as_the_input_need_no_output_convolution() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_convolution_gets_the_weight_norm(form: str) -> None:
-    module = SelfAttention2d(16, Norm(spectral), **FORMS[form])
+def test_self_attention_has_no_layers_but_these(form: str) -> None:
+    module = SelfAttention2d(16, **FORMS[form])
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert len(layers) == {"article": 3, "released": 4}[form]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_layer_gets_the_weight_norm(name: str) -> None:
+    module = hand(registry.get("attention", name).target, 16, Norm(spectral))
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(layers) >= 2 or name == "none"
     assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_has_shapes_without_memory(name: str) -> None:
+    with torch.device("meta"):
+        module = hand(registry.get("attention", name).target, 16, Norm(spectral))
+        assert module(torch.empty(2, 16, 6, 4)).shape == (2, 16, 6, 4)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_images_do_not_see_each_other(name: str) -> None:
+    module, x = drawn(hand(registry.get("attention", name).target, 16, Norm())), maps(3, 16, 4, 2)
+    torch.testing.assert_close(module(x)[1:2], module(x[1:2]))
 
 
 @pytest.mark.parametrize(

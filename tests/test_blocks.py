@@ -1,4 +1,7 @@
-"""Every registered block: the shape it states, its gradients, and residual blocks by formula."""
+"""Every registered block: the shape it states, its gradients, and residual blocks by formula.
+
+What heads compute is in `test_blocks_heads.py`, what R3GAN's blocks do in `test_blocks_resnext.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from gankit import blocks
 from gankit.norms import BatchNorm, spectral
+from gankit.registry import REQUIRED as REQUIRED_OPTION
 from gankit.registry import Option, hand, registry
 from gankit.slots import Norm, Shape
 
@@ -24,11 +28,26 @@ BLOCKS = {entry.name: entry for entry in registry.find("block") if entry.provide
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bias": st.booleans(),
     "channels": st.integers(1, 5),
+    "classes": st.integers(1, 4),
+    "depth": st.integers(1, 9),
+    "expansion": st.integers(1, 3),
+    "group": st.sampled_from([1, 2]),
+    "groups": st.sampled_from([1, 2]),
+    "hidden": st.sampled_from(["in", "out"]),
     "kernel": st.integers(1, 5),
     "padding": st.sampled_from(["half", "none"]),
     "size": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "slope": st.floats(0, 0.5),
     "stride": st.integers(1, 3),
+    "unconditional": st.sampled_from(["dense", "none"]),
+    "upsampling": st.sampled_from(["bilinear", "nearest"]),
 }
+REQUIRED: dict[str, int] = {"channels": 4, "classes": 3, "depth": 2, "groups": 2}
+"""A value for every option that has no default."""
+MISFITS = ("nothing is left of the feature map", "divide", "divisible", "even kernel")
+"""What a block may say of options and a shape that do not go together."""
+WIDTH = 3
+"""Of the condition."""
 NORMS = {
     "none": Norm(),
     "spectral": Norm(spectral),
@@ -43,18 +62,31 @@ def options_of(name: str) -> dict[str, Option]:
 
 
 def made(name: str, shape: Shape, norm: Norm = Norm(), **options: Any) -> Any:
-    return hand(partial(BLOCKS[name].target, **options), shape, norm).double()
+    return hand(partial(BLOCKS[name].target, **options), shape, norm.given(WIDTH)).double()
 
 
 def example(name: str, shape: Shape, norm: Norm = Norm(), seed: int = 0, **options: Any) -> Any:
     """A block with every parameter drawn, also those that start at 0."""
-    if "channels" in BLOCKS[name].options:
-        options = {"channels": 4, **options}
+    required = {k: v for k, v in REQUIRED.items() if _lacks_default(name, k)}
+    options = {**required, **options}
+    if name == "minibatch_std":
+        options = {"group": 2, **options}
     stage = made(name, shape, norm, **options)
     random = torch.Generator().manual_seed(seed)
     for parameter in stage.parameters():
         nn.init.normal_(parameter, generator=random)
     return stage
+
+
+def _lacks_default(name: str, option: str) -> bool:
+    known = BLOCKS[name].options
+    return option in known and known[option].default is REQUIRED_OPTION
+
+
+def condition_of(stage: Any, rows: int) -> Tensor | None:
+    """None where nothing looks at it, and where something does a vector for each row."""
+    looks = any(getattr(module, "conditioned", False) for module in stage.modules())
+    return maps(rows, WIDTH, seed=5) if looks else None
 
 
 def maps(*shape: int, seed: int = 7) -> Tensor:
@@ -64,10 +96,11 @@ def maps(*shape: int, seed: int = 7) -> Tensor:
 def check_out(stage: Any, shape: Shape) -> None:
     """The stage states the shape it gives, for every condition that may be handed to it."""
     x = maps(2, *shape)
-    y = stage(x, None)
+    condition = condition_of(stage, 2)
+    y = stage(x, condition)
     assert y.shape == (2, *stage.out)
     assert min(stage.out) >= 1
-    if not any(isinstance(module, BatchNorm) for module in stage.modules()):
+    if condition is None and not any(isinstance(m, BatchNorm) for m in stage.modules()):
         assert torch.equal(stage(x), y)
         assert torch.equal(stage(x, torch.ones(2, 3)), y)
 
@@ -84,7 +117,7 @@ def test_out_is_the_shape_that_comes_out(name: str, data: st.DataObject) -> None
     try:
         stage = made(name, shape, **options)
     except ValueError as error:
-        if "nothing is left of the feature map" not in str(error):
+        if not any(words in str(error) for words in MISFITS):
             raise
         assume(False)
     check_out(stage, shape)
@@ -105,8 +138,8 @@ def test_twin_a_block_that_states_another_shape_fails() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradients_reach_the_input_and_every_parameter(name: str, norm: str) -> None:
     stage = example(name, (8, 4, 6), NORMS[norm])
-    x = maps(3, 8, 4, 6).requires_grad_()
-    y = stage(x, None)
+    x = maps(4, 8, 4, 6).requires_grad_()
+    y = stage(x, condition_of(stage, 4))
     named = [("x", x), *stage.named_parameters()]
     gradients = torch.autograd.grad((y * maps(*y.shape, seed=8)).sum(), [p for _, p in named])
     for (key, _), gradient in zip(named, gradients, strict=True):
@@ -126,7 +159,17 @@ def test_every_layer_gets_the_weight_norm(name: str) -> None:
 def test_has_a_second_derivative(name: str) -> None:
     slots = {"activation": nn.Softplus} if "activation" in BLOCKS[name].options else {}
     stage = example(name, (8, 2, 2), Norm(activation=BatchNorm), **slots)
-    assert gradgradcheck(stage, (maps(2, 8, 2, 2).requires_grad_(),), fast_mode=True)
+    forward = partial(stage, condition=condition_of(stage, 2))
+    assert gradgradcheck(forward, (maps(2, 8, 2, 2).requires_grad_(),), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_has_shapes_without_memory(name: str) -> None:
+    with torch.device("meta"):
+        stage = example(name, (8, 4, 6), NORMS["both"])
+        condition = condition_of(stage, 2)
+        given = None if condition is None else torch.empty(condition.shape).double()
+        assert stage(torch.empty(2, 8, 4, 6).double(), given).shape == (2, *stage.out)
 
 
 # --- layers by hand
@@ -143,6 +186,16 @@ def test_conv_and_transposed_are_torchs(kernel: int, stride: int, padding: str, 
         assert (layer.bias is not None) == bias
         expected = function(x, layer.weight, layer.bias, stride=stride, padding=around)
         torch.testing.assert_close(stage(x), expected)
+
+
+def test_the_groups_of_a_convolution_are_each_by_itself() -> None:
+    stage, x = example("conv", (4, 3, 5), channels=6, groups=2), maps(2, 4, 3, 5)
+    weight, bias = stage.layer.weight, stage.layer.bias
+    halves = [
+        F.conv2d(x[:, 2 * i : 2 * i + 2], weight[3 * i : 3 * i + 3], bias[3 * i : 3 * i + 3], 1, 1)
+        for i in range(2)
+    ]
+    torch.testing.assert_close(stage(x), torch.cat(halves, dim=1))
 
 
 def test_dense_lays_its_channels_out_as_maps() -> None:
@@ -162,7 +215,9 @@ def test_sum_positions_adds_up_each_map() -> None:
 
 def test_normalise_activates_after_the_norm() -> None:
     x = maps(4, 3, 2, 2)
-    y = blocks.Normalise((3, 2, 2), Norm(activation=BatchNorm)).double()(x)
+    norm = Norm(activation=BatchNorm)
+    y = blocks.Normalise((3, 2, 2), norm).double()(x)
+    assert torch.equal(blocks.NormaliseWith((3, 2, 2), Norm()).double()(x), y)
     mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
     torch.testing.assert_close(y, ((x - mean) / (variance + 1e-5).sqrt()).clamp(min=0))
 
@@ -177,6 +232,14 @@ def test_normalise_activates_after_the_norm() -> None:
         ("dense", {"channels": 0}, "channels must be at least 1, not 0"),
         ("dense", {"size": (2, 0)}, "width must be at least 1, not 0"),
         ("residual", {"channels": -1}, "channels must be at least 1, not -1"),
+        ("conv", {"groups": 0}, "groups must be at least 1, not 0"),
+        ("basis", {"size": (0, 2)}, "height must be at least 1, not 0"),
+        ("classify", {"classes": 0}, "classes must be at least 1, not 0"),
+        ("minibatch_std", {"group": 0}, "group must be at least 1, not 0"),
+        ("inverted_bottleneck", {"groups": 4}, "4 groups do not divide 6 channels"),
+        ("inverted_bottleneck", {"kernel": 2}, "an even kernel, 2, would move the feature map"),
+        ("inverted_bottleneck", {"depth": 0}, "depth must be at least 1, not 0"),
+        ("interpolate_up", {"channels": 0}, "channels must be at least 1, not 0"),
     ],
 )
 def test_what_leaves_nothing_is_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -184,7 +247,7 @@ def test_what_leaves_nothing_is_refused(name: str, options: dict[str, Any], mess
         example(name, (3, 3, 3), **options)
 
 
-@pytest.mark.parametrize("name", ["residual_down", "residual_stem"])
+@pytest.mark.parametrize("name", ["residual_down", "residual_stem", "interpolate_down"])
 def test_a_single_position_cannot_be_halved(name: str) -> None:
     with pytest.raises(ValueError, match=r"it would be \(4, 0, 1\)"):
         example(name, (3, 1, 2))
@@ -202,6 +265,17 @@ def halved(x: Tensor) -> Tensor:
 
 
 def kept(x: Tensor) -> Tensor:
+    return x
+
+
+def interpolated(x: Tensor) -> Tensor:
+    """Bilinear, along each axis: three quarters of a position and a quarter of its neighbour."""
+    for axis in (2, 3):
+        ends = (x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1))
+        padded = torch.cat([ends[0], x, ends[1]], dim=axis)
+        before, after = (padded.narrow(axis, start, x.shape[axis]) for start in (0, 2))
+        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        x = x.flatten(axis, axis + 1)
     return x
 
 
@@ -223,8 +297,8 @@ def normalised(x: Tensor, stage: nn.Module, prefix: str) -> Tensor:
     return x.clamp(min=0)
 
 
-def residual_by_formula(name: str, stage: Any, x: Tensor) -> Tensor:
-    up, down = RESIZED[name]
+def residual_by_formula(name: str, stage: Any, x: Tensor, up: Any = None) -> Tensor:
+    up, down = up or RESIZED[name][0], RESIZED[name][1]
     state = stage.state_dict()
 
     def convolved(layer: str, x: Tensor, padding: int) -> Tensor:
@@ -238,10 +312,27 @@ def residual_by_formula(name: str, stage: Any, x: Tensor) -> Tensor:
     return down(h) + down(up(short))
 
 
-def check_residual(name: str, stage: Any, channels: int) -> None:
+def check_residual(name: str, stage: Any, channels: int, up: Any = None) -> None:
     x = maps(3, channels, 4, 6)
-    expected = residual_by_formula(name, stage, x.clone())
+    expected = residual_by_formula(name, stage, x.clone(), up)
     torch.testing.assert_close(stage(x, None), expected)
+
+
+@pytest.mark.parametrize("norm", ["none", "batchnorm"])
+def test_upsampling_may_be_bilinear(norm: str) -> None:
+    stage = example("residual_up", (3, 4, 6), NORMS[norm], upsampling="bilinear")
+    check_residual("residual_up", stage, 3, interpolated)
+    with pytest.raises(AssertionError):
+        check_residual("residual_up", stage, 3)
+
+
+@pytest.mark.parametrize("norm", ["none", "batchnorm"])
+def test_a_halving_block_may_be_as_wide_within_as_what_comes_in(norm: str) -> None:
+    stage = example("residual_down", (3, 4, 6), NORMS[norm], hidden="in")
+    assert (stage.conv1.out_channels, stage.conv2.out_channels) == (3, 4)
+    check_residual("residual_down", stage, 3)
+    wide = example("residual_down", (3, 4, 6), NORMS[norm])
+    assert (wide.conv1.out_channels, wide.conv2.out_channels) == (4, 4)
 
 
 @pytest.mark.parametrize("name", RESIZED)

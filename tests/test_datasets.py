@@ -38,6 +38,8 @@ from gankit.datasets import (
     to_float,
     to_uint8,
 )
+from gankit.datasets.decoding import Framing
+from gankit.datasets.packing import Options, folder, pack
 from gankit.datasets.shapes import CHROMA, CLASSES, HOLE, SIDES, Factors
 from gankit.errors import DataError, MissingExtra
 from gankit.registry import REQUIRED, registry
@@ -70,14 +72,29 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make(photos: Path) -> Callable[..., Any]:
+def make(photos: Path, tmp_path: Path) -> Callable[..., Any]:
     """A source by its name, with the options that it cannot do without."""
     required: dict[str, dict[str, Any]] = {"folder": {"root": str(photos)}}
 
     def made(name: str, **options: Any) -> Any:
+        if name == "packed":
+            required[name] = {"root": str(pack_photos(photos, tmp_path, **options))}
         return registry.get("dataset", name).bind(**required.get(name, {}), **options)
 
     return made
+
+
+def pack_photos(
+    photos: Path, tmp_path: Path, *, size: Any = 128, channels: int = 3, **others: Any
+) -> Path:
+    """The photos, packed as the options of a source want them."""
+    out = tmp_path / f"{size}_{channels}"
+    try:
+        framing = Framing(size if isinstance(size, int) else tuple(size), 0, channels)
+    except ValueError:  # which the source is to say for itself
+        return out
+    pack(folder(photos), out, framing, Options(), lambda message: None, lambda *told: None)
+    return out
 
 
 # --- what holds for every source
@@ -200,7 +217,7 @@ def test_a_source_is_a_value(name: str, make: Callable[..., Any]) -> None:
 
 def test_making_a_source_touches_no_disk() -> None:
     for name in SOURCES:
-        options = {"root": "/no/such/folder"} if name == "folder" else {}
+        options = {"root": "/no/such/folder"} if name in ("folder", "packed") else {}
         source = registry.get("dataset", name).bind(**options)
         assert source.image.channels > 0
     code = (
@@ -233,6 +250,9 @@ def test_making_a_source_touches_no_disk() -> None:
         ("folder", {"crop": -1}, "crop = -1: must be 0 or more"),
         ("folder", {"crop": (0, 3)}, "crop = 0: must be 1 or more"),
         ("folder", {"channels": 4}, "channels = 4"),
+        ("packed", {"size": (0, 3)}, "size = 0"),
+        ("packed", {"channels": 2}, "channels = 2"),
+        ("packed", {"classes": -1}, "classes = -1: must be 0 or more"),
     ],
 )
 def test_options_out_of_range_are_refused(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gankit.build import GAN, build
+from gankit.build import GAN
 from gankit.datasets import Digits, to_float
 from gankit.losses import Hinge, NonSaturating
 from gankit.networks import StackGenerator, mlp_generator
@@ -18,20 +21,13 @@ from gankit.ops import estimates
 from gankit.optimizers import sgd
 from gankit.penalties import R1
 from gankit.schedules import TTUR, LinearDecay, NCritic, Simultaneous
-from gankit.slots import Image, Norm, Turn
+from gankit.slots import Image, Norm
 from gankit.spec import HalfLife, Train, loads
 from gankit.train.ema import Ema
 from gankit.train.engine import Engine
 from gankit.train.epochs import Epochs
+from tests.engines import CPU, SMALL, Constant, engine_of, take
 from tests.specs import IMAGES, POINTS
-
-CPU = torch.device("cpu")
-
-
-def engine_of(text: str, *overrides: str) -> Engine:
-    spec = loads(text, overrides)
-    gan, data = build(spec)
-    return Engine(gan, data, spec.train, CPU)
 
 
 def losses(engine: Engine, steps: int) -> list[dict[str, float]]:
@@ -222,17 +218,6 @@ def test_learning_rates_are_the_optimizers_times_the_schedules() -> None:
         assert rates == pytest.approx({"G": 0.5 * factor, "D": 1.5 * factor})
 
 
-class Constant:
-    """A penalty of 1, for whom and as often as it is told."""
-
-    def __init__(self, players: str, every: int) -> None:
-        self.players, self.every, self.turns = players, every, list[Turn]()
-
-    def __call__(self, turn: Turn) -> Tensor:
-        self.turns.append(turn)
-        return torch.ones(())
-
-
 @pytest.mark.parametrize("players", ["D", "G", "DG"])
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_lazy_penalty_keeps_its_expected_strength(players: str, every: int) -> None:
@@ -279,6 +264,16 @@ def test_real_images_reach_the_generators_turn_only_where_they_are_needed() -> N
         engine = engine_of(POINTS, f"loss={text}")
         assert (engine.batch("G", engine.draws(0, 1)).real is not None) == there
         assert engine.batch("D", engine.draws(0, 0)).real is not None
+
+
+def test_and_so_they_do_where_both_players_move_at_once() -> None:
+    for text, there in (('"nonsaturating"', False), ('"relativistic"', True)):
+        engine = engine_of(POINTS, f"loss={text}")
+        engine.gan.penalties = {"constant": (penalty := Constant("DG", 1))}
+        take(engine, "DG")
+        shown = {turn.player: turn.real is not None for turn in penalty.turns}
+        assert shown == {"D": True, "G": there}
+        assert [turn.real_heads is not None for turn in penalty.turns] == [True, there]
 
 
 def test_heads_are_weighted_and_the_others_left_to_penalties() -> None:
@@ -366,13 +361,53 @@ def test_no_average_is_the_newest_weights() -> None:
         assert torch.equal(parameter, engine.ema.average.get_parameter(name))
 
 
-def test_a_half_life_in_images_halves_and_ramps_up() -> None:
-    source = nn.Linear(1, 1)
-    ema = Ema(source, HalfLife(half_life=1000.0), batch=100)
-    assert ema.factor(0) ** 10 == pytest.approx(0.5)
-    ramped = Ema(source, HalfLife(half_life=1000.0, ramp_up=0.05), batch=100)
-    assert ramped.factor(0) == pytest.approx(0.5 ** (100 / 5))
-    assert ramped.factor(10**6) == ema.factor(0)
+def remembers(ema: Ema, steps: int) -> float:
+    """What is left, after so many steps, of what the average was before them."""
+    with torch.no_grad():
+        ema.average.weight.fill_(1.0)
+        ema.source.weight.fill_(0.0)
+    for step in range(steps):
+        ema.update(step)
+    return ema.average.weight.item()
+
+
+@given(st.integers(1, 64), st.integers(1, 40), st.integers(0, 40), st.floats(0.01, 5.0))
+def test_a_half_life_in_images_halves_and_ramps_up(
+    batch: int, batches: int, steps: int, ramp_up: float
+) -> None:
+    """By closed forms: 1 / 2 to the images over the half-life, of both stretches."""
+    half_life = float(batch * batches)
+    plain = Ema(nn.Linear(1, 1).double(), HalfLife(half_life=half_life), batch)
+    assert remembers(plain, steps) == pytest.approx(0.5 ** (steps / batches), rel=1e-9)
+    assert remembers(plain, batches) == pytest.approx(0.5, rel=1e-9)
+    ramped = HalfLife(half_life=half_life, ramp_up=ramp_up)
+    # So long as ramp_up x images seen is below the half-life, step k leaves 1 / 2 ** (1 / (r k)).
+    rising = min(steps, math.ceil(batches / ramp_up) - 1)
+    halvings = math.fsum(1 / (ramp_up * (k + 1)) for k in range(rising))
+    halvings += (steps - rising) / batches
+    left = remembers(Ema(nn.Linear(1, 1).double(), ramped, batch), steps)
+    assert left == pytest.approx(0.5**halvings, rel=1e-9)
+
+
+def test_a_scheduled_decay_is_the_decay_of_that_step() -> None:
+    """From 0.8 down to half of it, while the weights of G follow the same path as without."""
+    line = "schedule.linear_decay={ final = 0.5, on = 'train.ema' }"
+    scheduled = engine_of(SMALL, "train.ema=0.8", "train.steps=5", line)
+    expected = weights(scheduled.gan.generator)
+    for step, decay in enumerate((0.8, 0.72, 0.64, 0.56, 0.48)):
+        scheduled.step(step)
+        for name, parameter in scheduled.gan.generator.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
+    for name, parameter in scheduled.ema.average.named_parameters():
+        torch.testing.assert_close(parameter, expected[name])
+
+
+def test_a_decay_is_never_scaled_beyond_keeping_everything() -> None:
+    twice = "schedule.piecewise={ at = [0], values = [2.0], on = 'train.ema' }"
+    engine = engine_of(SMALL, "train.ema=0.8", twice)
+    before = weights(engine.ema.average)
+    engine.step(0)
+    assert not moved(before, engine.ema.average)
 
 
 def test_the_averages_layers_have_spectral_norm_one() -> None:
@@ -388,6 +423,17 @@ def test_the_averages_layers_have_spectral_norm_one() -> None:
         ema.update(step)
     stale = [_exact_norm(m) for m in _normalised(ema.average)]
     exact = [_exact_norm(m) for m in _normalised(ema.network())]
+    assert all(abs(norm - 1) < 0.01 for norm in exact)
+    assert any(abs(norm - 1) > 0.01 for norm in stale), "without settling the check would fail"
+
+
+def test_and_so_they_have_after_training() -> None:
+    engine = engine_of(IMAGES, "train.ema=0.9", "optimizer.lr=0.03")
+    for step in range(8):
+        engine.step(step)
+    stale = [_exact_norm(layer) for layer in _normalised(engine.ema.average)]
+    exact = [_exact_norm(layer) for layer in _normalised(engine.ema.network())]
+    assert len(exact) >= 6
     assert all(abs(norm - 1) < 0.01 for norm in exact)
     assert any(abs(norm - 1) > 0.01 for norm in stale), "without settling the check would fail"
 

@@ -177,6 +177,7 @@ def test_texts_that_exceptions_write() -> None:
         "D's r1 is not finite at step 12, first in discriminator.stages.conv_8"
         " (after 2 rollbacks)\n  a smaller"
     )
+    assert "(after 1 rollback)" in str(Diverged("D", 12, rollbacks=1))
     assert str(Diverged("G", 3)).startswith("G's loss is not finite at step 3\n")
     assert str(MissingExtra("the digits", "digits")).endswith("pip install 'gankit[digits]'")
 

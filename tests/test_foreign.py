@@ -282,10 +282,10 @@ def check_lecam(trial: Trial) -> None:
 def check_auxiliary_classifier(trial: Trial) -> None:
     """The adversarial loss leaves the class head alone; the penalty teaches it."""
     assert trial.gan.adversarial == {"logits": 1.0}
-    assert {"auxiliary_classifier_D", "auxiliary_classifier_G"} <= trial.losses[0].keys()
+    assert {"recognised_class_D", "recognised_class_G"} <= trial.losses[0].keys()
     faster = ("optimizer.lr=0.005", "train.batch=32", "discriminator.norm=none")
     taught = Trial("auxiliary_classifier", *faster)
-    untaught = Trial("auxiliary_classifier", *faster, "penalty.auxiliary_classifier=none")
+    untaught = Trial("auxiliary_classifier", *faster, "penalty.recognised_class=none")
 
     def entropy(trial: Trial) -> float:
         _, labels, images = trial.batch()

@@ -1,4 +1,8 @@
-"""Every registered network: its counts, its sizes, its initial weights, and what it refuses."""
+"""Every registered network: its counts, its sizes, its initial weights, and what it refuses.
+
+What labels do in them is in `test_networks_conditions.py`, the counts of published systems in
+`test_networks_counts.py`.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +84,8 @@ def pair(name: str, image: Image, **options: Any) -> tuple[Any, Any]:
 
 
 def test_every_registered_network_is_tested_here() -> None:
-    assert set(OURS["generator"]) == set(OURS["discriminator"]) == set(MAKERS)
+    assert set(OURS["generator"]) == set(MAKERS)
+    assert set(OURS["discriminator"]) == {*MAKERS, "pacgan"}
     for name, makers in MAKERS.items():
         for kind, make in zip(OURS, makers, strict=True):
             assert registry.get(kind, name).target is make
@@ -291,6 +296,54 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str, str]] = [
         {"norm": Norm(activation=partial(GroupNorm, groups=48))},
         "groups",
         "48 groups do not divide 256 channels",
+    ),
+    (resnet_generator, {"widths": (8, 0, 4)}, "widths", "width 0 leaves no channels"),
+    (resnet_generator, {"widths": (8,)}, "widths", "too few widths: no stage is left that changes the size"),
+    (
+        resnet_generator,
+        {"widths": (8,) * 6},
+        "widths",
+        "16x16 cannot be halved 5 times, as 6 widths ask",
+    ),
+    (
+        resnet_discriminator,
+        {"widths": (8, 8), "flat": 2},
+        "widths",
+        "too few widths: no stage is left that changes the size",
+    ),
+    (resnet_discriminator, {"flat": -1}, "flat", "flat counts blocks: -1 is below 0"),
+    (
+        resnet_discriminator,
+        {"head": "projection"},
+        "condition",
+        'head "projection" needs a label: condition = "label", or an "embedding" of it',
+    ),
+    (
+        dcgan_discriminator,
+        {"head": "auxiliary"},
+        "head",
+        'head "auxiliary" tells classes apart; the data has none',
+    ),
+    (dcgan_generator, {"input": "label"}, "input", 'input "label" needs labels; the data has none'),
+    (mlp_generator, {"input": ()}, "input", "the first stage is given nothing"),
+    (mlp_generator, {"chunk": 0}, "chunk", "a chunk of width 0 has nothing in it"),
+    (
+        mlp_generator,
+        {"condition": ("latent", "latent")},
+        "condition",
+        "condition names one thing twice",
+    ),
+    (
+        mlp_generator,
+        {"condition": ("latent", "chunk")},
+        "condition",
+        '"latent" is all of z, "chunk" a part: keep one of them',
+    ),
+    (
+        resnet_generator,
+        {"condition": "chunk"},
+        "condition",
+        "no stage looks at a condition, so chunks of z are lost",
     ),
     (StackGenerator, {"stages": ()}, "stages", "a network needs at least one stage"),
     (
@@ -613,6 +666,27 @@ STAGES: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
         resnet_discriminator,
         {"attention": NarrowAttention, "attention_at": (4,)},
         "residual_stem_8 residual_down_4 residual_4 attend_4 activate_4 sum_positions_1 dense_1",
+    ),
+    (
+        resnet_generator,
+        {"widths": (8, 8, 4, 4), "last_norm": "batchnorm"},
+        "dense_2 residual_up_4 residual_up_8 residual_up_16 normalise_with_16 conv_16 activate_16",
+    ),
+    (
+        resnet_discriminator,
+        {"widths": (4, 8, 8, 8), "flat": 2, "pool": "mean"},
+        "residual_stem_8 residual_down_4 residual_4 residual_4_2 activate_4 mean_positions_1"
+        " dense_1",
+    ),
+    (
+        resnet_discriminator,
+        {"before_head": (blocks.MinibatchStd, partial(blocks.conv, channels=8)), "flat": 0},
+        "residual_stem_8 residual_down_4 minibatch_std_4 conv_4 activate_4 sum_positions_1 dense_1",
+    ),
+    (
+        dcgan_discriminator,
+        {"before_head": (blocks.MinibatchStd,)},
+        "conv_8 activate_8 conv_4 normalise_4 minibatch_std_4 dense_1",
     ),
     (
         mlp_generator,

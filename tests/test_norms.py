@@ -19,12 +19,13 @@ from torch.nn.utils import parametrizations, parametrize
 from gankit import ops
 from gankit.errors import OptionError
 from gankit.norms import BatchNorm, GroupNorm, SpectralNorm, clip, spectral, weightnorm
-from gankit.registry import registry
+from gankit.registry import handed, registry
 from gankit.slots import Norm
 
 Array = np.ndarray
 OURS = [entry for entry in registry.find("norm") if entry.provider.name == "gankit"]
-BETWEEN = {entry.name: entry for entry in OURS if entry.on == "activation"}
+BETWEEN = {e.name: e for e in OURS if e.on == "activation" and handed(e.target) == 1}
+"""Those that look at no condition; the others are tested in `test_norms_conditional.py`."""
 OF_WEIGHTS = {entry.name: entry for entry in OURS if entry.on == "weight"}
 SMALL: dict[str, dict[str, Any]] = {"groupnorm": {"groups": 2}}
 """Options under which a norm accepts four channels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gankit.penalties import (
     R1,
     R2,
     WGANGP,
+    AuxiliaryClassifier,
     Consistency,
     FeatureMatching,
     LeCam,
@@ -24,7 +26,8 @@ from gankit.penalties import (
 from gankit.randomness import ShareGenerator, generator
 from gankit.registry import registry
 from gankit.slots import Observer, Penalty, Turn
-from tests.turns import Net, batches, turn_of
+from tests import turns
+from tests.turns import Net, batches
 
 NAMES = [entry.name for entry in registry.find("penalty") if entry.provider.name == "gankit"]
 BALANCED = "consistency of fakes too"
@@ -32,9 +35,21 @@ IMAGES = (3, 4, 4)
 
 TYPED: list[Penalty] = [
     *(R1(), R2(), WGANGP(), DRAGAN()),
-    *(Consistency(), LeCam(), Orthogonal(), FeatureMatching()),
+    *(Consistency(), LeCam(), Orthogonal(), FeatureMatching(), AuxiliaryClassifier()),
 ]
 OBSERVER: Observer = LeCam()
+
+
+def turn_of(discriminator: Any, real: Tensor, fake: Tensor, **how: Any) -> Turn:
+    """A turn on images of two classes, of which D thinks as it does of real and fake."""
+    played = turns.turn_of(discriminator, real, fake, **how)
+    assert played.real_heads is not None
+    real_heads, fake_heads = (
+        {**heads, "classes": torch.cat([heads["logits"], -heads["logits"]], dim=1)}
+        for heads in (played.real_heads, played.fake_heads)
+    )
+    labels = (real.detach().flatten(1).sum(1) > 0).long()
+    return replace(played, labels=labels, real_heads=real_heads, fake_heads=fake_heads)
 
 
 def made(name: str, **options: Any) -> Any:
@@ -54,7 +69,8 @@ def turn(seed: int = 1, rows: int = 6, random: torch.Generator | None = None) ->
 
 
 def test_all_of_the_issue_are_there() -> None:
-    known = ["consistency", "dragan", "feature_matching", "lecam", "orthogonal"]
+    known = ["auxiliary_classifier", "consistency", "dragan", "feature_matching", "lecam"]
+    known.append("orthogonal")
     assert [*known, "r1", "r2", "wgan_gp"] == NAMES
     assert {type(part) for part in TYPED} == {registry.get("penalty", n).target for n in NAMES}
 
@@ -62,7 +78,7 @@ def test_all_of_the_issue_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_says_for_whom_and_how_often(name: str) -> None:
     part = registry.get("penalty", name)
-    assert part.bind().players in {"D", "G"}
+    assert part.bind().players in ({"DG"} if name == "auxiliary_classifier" else {"D", "G"})
     assert part.bind().every == 1
     assert part.bind(every=16).every == 16
     assert part.bind(weight=0.5).weight == 0.5
@@ -74,6 +90,7 @@ def test_needs_are_declared() -> None:
     assert {n for n in NAMES if "second_order" in needs[n]} == {"r1", "r2", "wgan_gp", "dragan"}
     assert {n for n in NAMES if "independent_rows" in needs[n]} == {"wgan_gp", "dragan"}
     assert {n for n in NAMES if "real_in_generator" in needs[n]} == {"feature_matching"}
+    assert {n for n in NAMES if "labels" in needs[n]} == {"auxiliary_classifier"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -285,6 +285,51 @@ def test_a_step_that_refuses_is_told_without_a_traceback(monkeypatch: pytest.Mon
         plan(loads(SMALL))
 
 
+@pytest.mark.parametrize(
+    ("path", "schedule", "step", "said"),
+    [
+        ("latent.std", "warm_up={ ON }", "0", "normal: std must be above 0, not 0.0"),
+        ("loss.margin", "warm_up={ ON }", "0", "hinge: margin must be above 0, not 0.0"),
+        (
+            "augment.flip.p",
+            "piecewise={ at = [7], values = [3.0], ON }",
+            "7",
+            "p must be in [0, 1]",
+        ),
+        ("latent.std", "piecewise={ at = [9], values = [0.0], ON }", "9", "not 0.0"),
+    ],
+)
+def test_a_schedule_that_takes_a_number_too_far_is_refused_at_its_place(
+    path: str, schedule: str, step: str, said: str
+) -> None:
+    override = "schedule." + schedule.replace("ON", f"on = '{path}'")
+    spec = loads(SMALL, ["augment.flip={}", override])
+    with pytest.raises(SpecError) as caught:
+        plan(spec)
+    (problem,) = caught.value.problems
+    name = schedule.partition("=")[0]
+    assert problem.message.startswith(f'schedule "{name}" takes {path} too far at step {step}: ')
+    assert said in problem.message
+    assert problem.place is not None
+    start = problem.place.column - 1
+    assert override[start : start + problem.place.width] == f"'{path}'"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "schedule.warm_up={ on = 'train.ema' }",
+        "schedule.warm_up={ on = 'penalty.r1.weight' }",
+        "schedule.piecewise={ at = [2], values = [1.9], on = 'augment.flip.p' }",
+        "schedule.linear_decay={ on = 'latent.std' }",  # 0 is where it ends, and is not reached
+        "schedule.piecewise={ at = [10], values = [0.0], on = 'latent.std' }",
+        "schedule.warm_up={}",
+    ],
+)
+def test_and_one_that_does_not_is_not(override: str) -> None:
+    plan(loads(SMALL, ["augment.flip={}", "penalty.r1={}", override]))
+
+
 # --- as JSON
 
 

@@ -534,7 +534,13 @@ def test_the_property_sets_leaves_of_every_sort() -> None:
 
 UNCHANGED = [
     *(["name=other"], ["train.steps=11"], ["train.checkpoint=7"], ["train.samples=7"]),
-    *(["train.log=7"], ["train.batch=64"], ["seed=0"], ["generator.latent=128"]),
+    *(
+        ["train.log=7"],
+        ["train.rollbacks=0"],
+        ["train.batch=64"],
+        ["seed=0"],
+        ["generator.latent=128"],
+    ),
     *(["train.keep=7"], ["train.best=loss_D"], ["logger.csv={}"], ["logger=['wandb']"]),
     *(["generator.norm.spectral.iterations=1"], ["generator.norm.spectral={}"]),
     *(["penalty.r1.weight=10"], ["penalty.r1.weight=10.0"], ["augment=[]"], ["plugins=[]"]),
@@ -573,7 +579,7 @@ CHANGED = [
     *("schedule.n_critic={}", "penalty.r1=none", "penalty.r1.weight=1", "penalty.r1.every=2"),
     *("penalty.wgan_gp={}", "augment.flip={}", "train.batch=32", "train.precision=bf16"),
     *("train.batches=joint", "train.ema=0.9", "train.ema={ half_life = 10 }"),
-    *("train.accumulate=2", "train.clip=1", "train.top_k=0.5", "train.rollbacks=0"),
+    *("train.accumulate=2", "train.clip=1", "train.top_k=0.5"),
     *("discriminator_optimizer=adam", "discriminator_optimizer=rmsprop"),
 ]
 
@@ -700,7 +706,11 @@ def test_the_properties_catch_norms_whose_order_counts(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         importlib.import_module("gankit.spec.check"), "sorted", reverse, raising=False
     )
-    assert fails(assert_read_back)
+    tables = tomllib.loads(BASE)
+    assert_read_back(tables)
+    tables["generator"]["norm"].reverse()  # which few of the random ones have
+    with pytest.raises((AssertionError, LookupError)):
+        assert_read_back(tables)
 
 
 def test_the_properties_catch_an_override_of_the_wrong_entry(

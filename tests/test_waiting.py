@@ -87,11 +87,3 @@ def test_twin_a_part_that_asks_is_noticed() -> None:
     engine = Trainer(*build(spec), spec.train).engine
     engine.gan.penalties = {"curious": Curious()}
     assert questions(engine, steps=3) == 3
-
-
-def test_reading_the_record_asks() -> None:
-    spec = loads(POINTS)
-    record = next(iter(Trainer(*build(spec), spec.train)))
-    with Questions() as asked:
-        record.numbers()
-    assert asked.count == len(record.measured)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gankit.augments.images import color, cutout, flip, translation
 from gankit.errors import OptionError
-from gankit.randomness import drawn
+from gankit.randomness import drawn, sent
 from gankit.registry import augment
 from gankit.slots import Augment, Observer, Turn
 
@@ -76,7 +76,7 @@ class Adaptive(nn.Module):
     def forward(self, images: Tensor, random: torch.Generator, /) -> Tensor:
         """The images, each changed by some of the augments."""
         # Everything is drawn whatever p is, so that p decides no other draw.
-        chosen = drawn(random, len(images), len(self.augments)).to(images.device) < self.p
+        chosen = sent(drawn(random, len(images), len(self.augments)), images.device) < self.p
         for change, which in zip(self.augments, chosen.unbind(1), strict=True):
             which = which.view(-1, *[1] * (images.ndim - 1))
             images = torch.where(which, change(images, random), images)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gankit.errors import OptionError
-from gankit.randomness import drawn
+from gankit.randomness import drawn, sent
 from gankit.registry import augment
 
 __all__ = ["color", "cutout", "flip", "translation"]
@@ -39,7 +39,7 @@ def flip(images: Tensor, random: torch.Generator, /, *, p: float = 0.5) -> Tenso
     if not 0 <= p <= 1:
         raise OptionError("p", f"flip: p must be in [0, 1], not {p}")
     _check("flip", images)
-    chosen = (drawn(random, len(images)) < p).to(images.device).view(-1, 1, 1, 1)
+    chosen = sent(drawn(random, len(images)) < p, images.device).view(-1, 1, 1, 1)
     return torch.where(chosen, images.flip(-1), images)
 
 
@@ -83,7 +83,7 @@ def color(
         raise OptionError("contrast", f"color: contrast must be in [0, 1], not {contrast}")
     _check("color", images)
     evenly = 2 * drawn(random, len(images), 3) - 1
-    lighter, purer, harder = evenly.to(images).view(-1, 3, 1, 1, 1).unbind(1)
+    lighter, purer, harder = sent(evenly, images.device).to(images).view(-1, 3, 1, 1, 1).unbind(1)
     grey = images.mean(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)
     scale = 1 + contrast * harder
@@ -160,7 +160,7 @@ def _whole(random: torch.Generator, images: Tensor, *counts: int) -> tuple[Tenso
     """Numbers for every image, each from 0 to below its count, (B, 1)."""
     # A number below 1, times a count, stays below the count in float32 too.
     numbers = drawn(random, len(images), len(counts)) * torch.tensor(counts, device="cpu")
-    return numbers.long().to(images.device)[..., None].unbind(1)
+    return sent(numbers.long(), images.device)[..., None].unbind(1)
 
 
 def _from(start: Tensor, size: int) -> Tensor:

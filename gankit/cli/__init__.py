@@ -8,7 +8,8 @@ import sys
 
 import typer
 
-from gankit.cli import build, parts, report, sample, train
+from gankit.cli import build, data, export, parts, report, sample, train
+from gankit.cli.common import tell
 from gankit.errors import GankitError, SetupError
 
 __all__ = ["app", "main"]
@@ -25,7 +26,9 @@ app = typer.Typer(
 app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("export")(export.export)
 app.command("report")(report.report)
+app.add_typer(data.app, name="data", help="Look at images, pack them, look after what is packed.")
 app.command("list")(parts.list_parts)
 app.command("show")(parts.show)
 app.command("recipes")(parts.list_recipes)
@@ -50,6 +53,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors that a user can meet are told without a traceback."""
+    if sys.stderr is None:
+        # Closed by `2>&-`: what is opened next would take its place, and what is told go to stdout.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         try:
             app()
@@ -83,4 +89,4 @@ def _tell(error: GankitError) -> None:
         if not isinstance(error, SetupError):
             return
         message = f"process {rank}: {message}"
-    print(message if message.startswith("error: ") else f"error: {message}", file=sys.stderr)
+    tell(message if message.startswith("error: ") else f"error: {message}")

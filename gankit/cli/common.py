@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,8 +48,12 @@ Threads = Annotated[
 
 
 def tell(message: str) -> None:
-    """Say something to a person; machine output alone goes to stdout."""
-    print(message, file=sys.stderr)
+    """Say something to a person; machine output alone goes to stdout.
+
+    Nothing ends because nobody listens any more: a terminal that is gone, or `2>&1 | head`.
+    """
+    with suppress(OSError):
+        print(message, file=sys.stderr)
 
 
 def load_spec(name: str, overrides: Sequence[str] | None, plugins: Sequence[Path] | None) -> Spec:

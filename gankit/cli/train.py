@@ -83,28 +83,25 @@ def _progress(steps: int) -> Iterator[Watch]:
         )
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-    with Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    console = Console(stderr=True)
+    # What is told comes first: on a narrow terminal there is no room for a bar.
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
-        console=Console(stderr=True),
-    ) as progress:
+    ]
+    if console.width > 100:
+        columns.insert(0, BarColumn(bar_width=console.width - 90))
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("warming up", total=steps)
         yield lambda step, numbers, speed: progress.update(
-            task, completed=step, description=f"{speed:.0f} images/s  {_shown(numbers)}"
+            task, completed=step, description=f"{speed:,.0f} images/s  {_shown(numbers)}"
         )
 
 
 def _shown(numbers: Mapping[str, float]) -> str:
     """What tells at a glance how the two players stand; the rest is in metrics.jsonl."""
-    glance = ("loss_D", "loss_G", "D_real", "D_fake")
-    return "  ".join(f"{name} {numbers[name]:.3f}" for name in glance if name in numbers)
+    glance = {"loss_D": "D", "loss_G": "G", "D_real": "D(real)", "D_fake": "D(fake)"}
+    return "  ".join(f"{w} {numbers[name]:.3f}" for name, w in glance.items() if name in numbers)

@@ -10,6 +10,7 @@ from gankit.datasets.checks import height_width
 from gankit.datasets.digits import Digits
 from gankit.datasets.folder import Folder
 from gankit.datasets.images import image_grid, scatter, to_float, to_uint8
+from gankit.datasets.packed import Packed
 from gankit.datasets.points import Grid, Ring
 from gankit.datasets.shapes import Factors, Shapes, render
 
@@ -18,6 +19,7 @@ __all__ = [
     "Factors",
     "Folder",
     "Grid",
+    "Packed",
     "Ring",
     "Shapes",
     "height_width",

@@ -5,18 +5,16 @@ any of them as the list to edit. Sizes come from the image; attention is placed 
 the feature map.
 """
 
+from gankit.networks.conditions import Condition
 from gankit.networks.dcgan import dcgan_discriminator, dcgan_generator
 from gankit.networks.mlp import mlp_discriminator, mlp_generator
+from gankit.networks.pacgan import PacGAN
 from gankit.networks.resnet import resnet_discriminator, resnet_generator
-from gankit.networks.stack import (
-    Condition,
-    StackDiscriminator,
-    StackGenerator,
-    initialize,
-)
+from gankit.networks.stack import StackDiscriminator, StackGenerator, initialize
 
 __all__ = [
     "Condition",
+    "PacGAN",
     "StackDiscriminator",
     "StackGenerator",
     "dcgan_discriminator",

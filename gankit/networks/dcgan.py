@@ -10,8 +10,16 @@ from gankit.activations import leaky_relu, relu
 from gankit.attentions import NoAttention
 from gankit.errors import OptionError
 from gankit.initializers import xavier
-from gankit.networks.sizes import base_of, halvings_of, to_range, widths_of, with_attention
-from gankit.networks.stack import Conditions, StackDiscriminator, StackGenerator
+from gankit.networks.conditions import Conditions, Inputs, LabelConditions
+from gankit.networks.sizes import (
+    base_of,
+    halvings_of,
+    head_of,
+    to_range,
+    widths_of,
+    with_attention,
+)
+from gankit.networks.stack import StackDiscriminator, StackGenerator
 from gankit.registry import discriminator, generator
 from gankit.slots import Activation, Attention, Block, Image, Initializer, Norm
 
@@ -32,8 +40,10 @@ def dcgan_generator(
     attention_at: tuple[int, ...] = (),
     stem: Literal["dense", "transposed"] = "dense",
     head: Literal["conv", "transposed"] = "conv",
+    input: Inputs = "latent",
     condition: Conditions = "none",
     embedding: int = 128,
+    chunk: int = 20,
     initializer: Initializer = xavier,
 ) -> StackGenerator:
     """Transposed 4x4 convolutions of stride 2, each normalised and activated, up to the image.
@@ -53,8 +63,12 @@ def dcgan_generator(
             transposed convolution without bias, norm and activation, as in the paper.
         head: `conv` is a 3x3 convolution at full size; `transposed` is one more transposed
             convolution without bias, as in the paper.
-        condition: what conditional norms are given: `none`, `label`, `embedding` or `latent`.
+        input: what the first stage is given: `latent`, `label`, `embedding`, or several.
+        condition: what conditional norms are given: `none`, `label`, `embedding`, `latent`,
+            `chunk`, or several.
         embedding: width of the label's embedding.
+        chunk: width of each chunk that z is cut into, for the input and for each stage that looks
+            at the condition.
         initializer: of every layer's weight.
 
     Shape: z (B, latent) -> (B, C, H, W).
@@ -100,8 +114,10 @@ def dcgan_generator(
         stages=(*with_attention(rows, attention, attention_at), last, *to_range(image)),
         latent=latent,
         norm=norm,
+        input=input,
         condition=condition,
         embedding=embedding,
+        chunk=chunk,
         initializer=initializer,
     )
 
@@ -117,9 +133,10 @@ def dcgan_discriminator(
     activation: Activation = leaky_relu,
     attention: Attention = NoAttention,
     attention_at: tuple[int, ...] = (),
-    head: Literal["dense", "conv"] = "dense",
+    before_head: tuple[Block, ...] = (),
+    head: Literal["dense", "conv", "projection", "auxiliary"] = "dense",
     bias: bool = True,
-    condition: Literal["none", "label", "embedding"] = "none",
+    condition: LabelConditions = "none",
     embedding: int = 128,
     initializer: Initializer = xavier,
 ) -> StackDiscriminator:
@@ -134,14 +151,18 @@ def dcgan_discriminator(
         activation: after each norm.
         attention: which attention.
         attention_at: heights of the feature maps that it is placed at.
+        before_head: stages between the last feature map and the head, such as `minibatch_std`.
         head: `dense` is a dense layer on all that is left; `conv` is a convolution without bias
-            as large as the last feature map, as in the paper.
+            as large as the last feature map, as in the paper; `projection` sums over positions
+            and adds the product with the label's vector; `auxiliary` is dense, with a second head
+            that tells classes apart.
         bias: the strided convolutions have biases; the paper's, before batchnorm, have none.
-        condition: what conditional norms are given: `none`, `label` or `embedding`.
+        condition: what conditional norms and a projection are given: `none`, `label` or
+            `embedding`.
         embedding: width of the label's embedding.
         initializer: of every layer's weight.
 
-    Shape: images (B, C, H, W) -> (B, 1).
+    Shape: images (B, C, H, W) -> (B, 1), or by head.
     """
     halvings = halvings_of(image, "dcgan")
     base = base_of(image, halvings)
@@ -153,16 +174,17 @@ def dcgan_discriminator(
             partial(follows, activation=activation),
         ]
         rows.append((image.size[0] // 2**level, down))  # type: ignore[misc]
-    if head == "conv" and base[0] != base[1]:
-        raise OptionError("head", f'a "conv" head needs a square base; it is {base}')
-    last: Block = (
-        partial(blocks.dense, channels=1)
-        if head == "dense"
-        else partial(blocks.conv, channels=1, kernel=base[0], padding="none", bias=False)
-    )
+    last: tuple[Block, ...]
+    if head == "conv":
+        if base[0] != base[1]:
+            raise OptionError("head", f'a "conv" head needs a square base; it is {base}')
+        last = (partial(blocks.conv, channels=1, kernel=base[0], padding="none", bias=False),)
+    else:
+        sums = (blocks.SumPositions,) if head == "projection" else ()
+        last = (*sums, head_of(head, image, condition))
     return StackDiscriminator(
         image,
-        stages=(*with_attention(rows, attention, attention_at), last),
+        stages=(*with_attention(rows, attention, attention_at), *before_head, *last),
         norm=norm,
         condition=condition,
         embedding=embedding,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 from gankit import blocks
 from gankit.activations import leaky_relu, relu
 from gankit.errors import OptionError
 from gankit.initializers import normal
-from gankit.networks.sizes import to_range
-from gankit.networks.stack import Conditions, StackDiscriminator, StackGenerator
+from gankit.networks.conditions import Conditions, Inputs, LabelConditions
+from gankit.networks.sizes import Heads, head_of, to_range
+from gankit.networks.stack import StackDiscriminator, StackGenerator
 from gankit.registry import discriminator, generator
 from gankit.slots import Activation, Block, Image, Initializer, Norm
 
@@ -38,8 +38,10 @@ def mlp_generator(
     layers: int = 3,
     norm: Norm = Norm(),
     activation: Activation = relu,
+    input: Inputs = "latent",
     condition: Conditions = "none",
     embedding: int = 128,
+    chunk: int = 20,
     initializer: Initializer = normal,
 ) -> StackGenerator:
     """Dense layers from z to points in space, or to small images.
@@ -52,8 +54,12 @@ def mlp_generator(
         layers: how many hidden layers.
         norm: for every layer; handed feature maps of one position.
         activation: after each norm.
-        condition: what conditional norms are given: `none`, `label`, `embedding` or `latent`.
+        input: what the first stage is given: `latent`, `label`, `embedding`, or several.
+        condition: what conditional norms are given: `none`, `label`, `embedding`, `latent`,
+            `chunk`, or several.
         embedding: width of the label's embedding.
+        chunk: width of each chunk that z is cut into, for the input and for each stage that looks
+            at the condition.
         initializer: of every layer's weight.
 
     Shape: z (B, latent) -> points (B, C), or images (B, C, H, W).
@@ -64,8 +70,10 @@ def mlp_generator(
         stages=(*_hidden(layers, width, activation), last, *to_range(image)),
         latent=latent,
         norm=norm,
+        input=input,
         condition=condition,
         embedding=embedding,
+        chunk=chunk,
         initializer=initializer,
     )
 
@@ -79,7 +87,8 @@ def mlp_discriminator(
     layers: int = 3,
     norm: Norm = Norm(),
     activation: Activation = leaky_relu,
-    condition: Literal["none", "label", "embedding"] = "none",
+    head: Heads = "dense",
+    condition: LabelConditions = "none",
     embedding: int = 128,
     initializer: Initializer = normal,
 ) -> StackDiscriminator:
@@ -92,15 +101,18 @@ def mlp_discriminator(
         layers: how many hidden layers.
         norm: for every layer; handed feature maps of one position.
         activation: after each norm.
-        condition: what conditional norms are given: `none`, `label` or `embedding`.
+        head: `dense` gives one logit; `projection` adds the product with the label's vector;
+            `auxiliary` has a second head that tells classes apart.
+        condition: what conditional norms and a projection are given: `none`, `label` or
+            `embedding`.
         embedding: width of the label's embedding.
         initializer: of every layer's weight.
 
-    Shape: points (B, C) or images (B, C, H, W) -> (B, 1).
+    Shape: points (B, C) or images (B, C, H, W) -> (B, 1), or by head.
     """
     return StackDiscriminator(
         image,
-        stages=(*_hidden(layers, width, activation), partial(blocks.dense, channels=1)),
+        stages=(*_hidden(layers, width, activation), head_of(head, image, condition)),
         norm=norm,
         condition=condition,
         embedding=embedding,

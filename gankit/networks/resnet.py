@@ -8,9 +8,21 @@ from typing import Literal
 from gankit import blocks
 from gankit.activations import relu
 from gankit.attentions import NoAttention
+from gankit.blocks import Hidden, Upsampling
+from gankit.errors import OptionError
 from gankit.initializers import xavier
-from gankit.networks.sizes import base_of, halvings_of, to_range, widths_of, with_attention
-from gankit.networks.stack import Conditions, StackDiscriminator, StackGenerator
+from gankit.networks.conditions import Conditions, Inputs, LabelConditions
+from gankit.networks.sizes import (
+    Heads,
+    base_of,
+    given_widths,
+    halvings_of,
+    head_of,
+    to_range,
+    widths_of,
+    with_attention,
+)
+from gankit.networks.stack import StackDiscriminator, StackGenerator
 from gankit.registry import discriminator, generator
 from gankit.slots import Activation, Attention, Block, Image, Initializer, Norm
 
@@ -25,44 +37,65 @@ def resnet_generator(
     latent: int = 128,
     width: int = 64,
     width_max: int = 1024,
+    widths: tuple[int, ...] = (),
     norm: Norm = Norm(),
+    last_norm: Literal["network", "batchnorm"] = "network",
     activation: Activation = relu,
+    upsampling: Upsampling = "nearest",
     attention: Attention = NoAttention,
     attention_at: tuple[int, ...] = (),
+    input: Inputs = "latent",
     condition: Conditions = "none",
     embedding: int = 128,
+    chunk: int = 20,
     initializer: Initializer = xavier,
 ) -> StackGenerator:
     """A dense stem and residual blocks that double the size up to the image.
 
     Miyato et al., "Spectral Normalization for GANs" (2018), appendix B.4, arXiv:1802.05957; with
     spectral norm, batchnorm and attention at 32 the generator of the authors' released SAGAN.
+    With classes: Miyato and Koyama (2018), arXiv:1802.05637, SAGAN, and BigGAN, Brock et al.
+    (2019), arXiv:1809.11096.
 
     Options:
         latent: width of z.
         width: channels of the last stage, doubled per halving towards z.
         width_max: the most channels a stage may have.
+        widths: the channels of every stage, from the dense layer's to the image, where they do
+            not double; `width` and `width_max` are not looked at then.
         norm: for every stage.
+        last_norm: before the image, `network` is that norm too; `batchnorm` a plain one, as the
+            class-conditional networks have it.
         activation: after each norm.
+        upsampling: `nearest` as in the authors' code, or `bilinear` as in mimicry.
         attention: which attention.
         attention_at: heights of the feature maps that it is placed at.
-        condition: what conditional norms are given: `none`, `label`, `embedding` or `latent`.
+        input: what the first stage is given: `latent`, `label`, `embedding`, or several.
+        condition: what conditional norms are given: `none`, `label`, `embedding`, `latent`,
+            `chunk`, or several.
         embedding: width of the label's embedding.
+        chunk: width of each chunk that z is cut into, for the input and for each stage that looks
+            at the condition.
         initializer: of every layer's weight.
 
     Shape: z (B, latent) -> (B, C, H, W).
     """
-    halvings = halvings_of(image, "resnet")
-    base = base_of(image, halvings)
-    widths = widths_of(width, width_max, halvings + 1)[::-1]
+    if widths:
+        first, *others = given_widths(widths, image, len(widths) - 1, "resnet")
+    else:
+        first, *others = widths_of(width, width_max, halvings_of(image, "resnet") + 1)[::-1]
+    base = base_of(image, len(others))
     rows: list[tuple[int, list[Block]]] = [
-        (base[0], [partial(blocks.dense, channels=widths[0], size=base)])
+        (base[0], [partial(blocks.dense, channels=first, size=base)])
     ]
-    for level, channels in enumerate(widths[1:], start=1):
-        up = partial(blocks.residual_up, channels=channels, activation=activation)
+    for level, channels in enumerate(others, start=1):
+        up = partial(
+            blocks.residual_up, channels=channels, activation=activation, upsampling=upsampling
+        )
         rows.append((base[0] * 2**level, [up]))
+    normalise = {"network": blocks.Normalise, "batchnorm": blocks.NormaliseWith}[last_norm]
     last: tuple[Block, ...] = (
-        partial(blocks.Normalise, activation=activation),
+        partial(normalise, activation=activation),
         partial(blocks.conv, channels=image.channels),
         *to_range(image),
     )
@@ -71,8 +104,10 @@ def resnet_generator(
         stages=(*with_attention(rows, attention, attention_at), *last),
         latent=latent,
         norm=norm,
+        input=input,
         condition=condition,
         embedding=embedding,
+        chunk=chunk,
         initializer=initializer,
     )
 
@@ -84,45 +119,72 @@ def resnet_discriminator(
     *,
     width: int = 64,
     width_max: int = 1024,
+    widths: tuple[int, ...] = (),
+    flat: int = 1,
+    hidden: Hidden = "out",
     norm: Norm = Norm(),
     activation: Activation = relu,
     attention: Attention = NoAttention,
     attention_at: tuple[int, ...] = (),
-    condition: Literal["none", "label", "embedding"] = "none",
+    before_head: tuple[Block, ...] = (),
+    pool: Literal["sum", "mean"] = "sum",
+    head: Heads = "dense",
+    condition: LabelConditions = "none",
     embedding: int = 128,
     initializer: Initializer = xavier,
 ) -> StackDiscriminator:
     """Residual blocks that halve the size, one that does not, a sum over positions, one logit.
 
     Miyato et al. (2018), appendix B.4, arXiv:1802.05957; with spectral norm and attention at 32
-    the discriminator of the authors' released SAGAN, without its projection of the label.
+    the discriminator of the authors' released SAGAN, with a projection that of its classes too.
 
     Options:
         width: channels of the first stage, doubled per halving.
         width_max: the most channels a stage may have.
+        widths: the channels of every block, from the image on, where they do not double; all but
+            the last `flat` halve the size. `width` and `width_max` are not looked at then.
+        flat: how many blocks at the end keep the size.
+        hidden: the channels between the convolutions of a halving block: as many as go `out`, as
+            in SAGAN's and BigGAN's code, or as come `in`, as in SNGAN's.
         norm: for every stage.
         activation: after each norm.
         attention: which attention.
         attention_at: heights of the feature maps that it is placed at.
-        condition: what conditional norms are given: `none`, `label` or `embedding`.
+        before_head: stages between the last feature map and the head, such as `minibatch_std`.
+        pool: `sum` or `mean` over all positions, before the head.
+        head: `dense` gives one logit; `projection` adds the product with the label's vector;
+            `auxiliary` has a second head that tells classes apart.
+        condition: what conditional norms and a projection are given: `none`, `label` or
+            `embedding`.
         embedding: width of the label's embedding.
         initializer: of every layer's weight.
 
-    Shape: images (B, C, H, W) -> (B, 1).
+    Shape: images (B, C, H, W) -> (B, 1), or by head.
     """
-    halvings = halvings_of(image, "resnet")
+    if flat < 0:
+        raise OptionError("flat", f"flat counts blocks: {flat} is below 0")
+    if widths:
+        channels = given_widths(widths, image, len(widths) - flat, "resnet")
+    else:
+        channels = widths_of(width, width_max, halvings_of(image, "resnet"))
+        channels += channels[-1:] * flat
+    halvings = len(channels) - flat
     rows: list[tuple[int, list[Block]]] = []
-    widths = widths_of(width, width_max, halvings)
-    for level, channels in enumerate(widths, start=1):
-        make = blocks.residual_stem if level == 1 else blocks.residual_down
-        down = partial(make, channels=channels, activation=activation)
-        rows.append((image.size[0] // 2**level, [down]))  # type: ignore[misc]
-    flat = partial(blocks.residual, channels=widths[-1], activation=activation)
-    rows.append((rows[-1][0], [flat]))
-    last: tuple[Block, ...] = (
+    for level, wide in enumerate(channels, start=1):
+        if level == 1:
+            make: Block = blocks.residual_stem
+        elif level <= halvings:
+            make = partial(blocks.residual_down, hidden=hidden)
+        else:
+            make = blocks.residual
+        height = image.size[0] // 2 ** min(level, halvings)  # type: ignore[misc]
+        rows.append((height, [partial(make, channels=wide, activation=activation)]))
+    pooled = {"sum": blocks.SumPositions, "mean": blocks.MeanPositions}[pool]
+    last = (
+        *before_head,
         partial(blocks.activate, activation=activation),
-        blocks.SumPositions,
-        partial(blocks.dense, channels=1),
+        pooled,
+        head_of(head, image, condition),
     )
     return StackDiscriminator(
         image,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 from gankit import blocks
 from gankit.activations import tanh
@@ -11,7 +12,18 @@ from gankit.attentions import NoAttention
 from gankit.errors import OptionError
 from gankit.slots import Attention, Block, Image
 
-__all__ = ["base_of", "halvings_of", "to_range", "widths_of", "with_attention"]
+__all__ = [
+    "Heads",
+    "base_of",
+    "given_widths",
+    "halvings_of",
+    "head_of",
+    "to_range",
+    "widths_of",
+    "with_attention",
+]
+
+Heads = Literal["dense", "projection", "auxiliary"]
 
 
 def halvings_of(image: Image, name: str) -> int:
@@ -55,6 +67,45 @@ def widths_of(width: int, width_max: int, count: int) -> list[int]:
     if width_max < width:
         raise OptionError("width_max", f"width_max {width_max} is below width {width}")
     return [min(width * 2**level, width_max) for level in range(count)]
+
+
+def given_widths(widths: tuple[int, ...], image: Image, resized: int, name: str) -> list[int]:
+    """Channels as they are given, of a network that changes the size so many times.
+
+    Raises:
+        OptionError: a width below 1, or a size that cannot be halved that often.
+    """
+    if not image.size:
+        raise OptionError("use", f'"{name}" makes images; the data are points, use "mlp"')
+    for index, width in enumerate(widths):
+        if width < 1:
+            raise OptionError("widths", f"width {width} leaves no channels", index)
+    if resized < 1:
+        raise OptionError("widths", "too few widths: no stage is left that changes the size")
+    if any(side % 2**resized for side in image.size):
+        height, width = image.size
+        message = f"{height}x{width} cannot be halved {resized} times, as {len(widths)} widths ask"
+        raise OptionError("widths", message)
+    return list(widths)
+
+
+def head_of(head: Heads, image: Image, condition: str) -> Block:
+    """What a discriminator ends with.
+
+    Raises:
+        OptionError: a projection without a condition, an auxiliary classifier without classes.
+    """
+    if head == "projection" and condition == "none":
+        message = 'head "projection" needs a label: condition = "label", or an "embedding" of it'
+        raise OptionError("condition", message)
+    if head == "auxiliary" and not image.classes:
+        raise OptionError("head", 'head "auxiliary" tells classes apart; the data has none')
+    made: dict[Heads, Block] = {
+        "dense": partial(blocks.dense, channels=1),
+        "projection": blocks.Project,
+        "auxiliary": partial(blocks.Classify, classes=image.classes),
+    }
+    return made[head]
 
 
 def with_attention(

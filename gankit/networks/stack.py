@@ -1,4 +1,4 @@
-"""A network as a list of stages, and what every list has: initial weights and a condition."""
+"""A network as a list of stages, and its initial weights."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gankit.errors import OptionError
 from gankit.initializers import xavier
+from gankit.networks.conditions import Condition, Conditions, Inputs, LabelConditions
 from gankit.randomness import seeded
 from gankit.registry import discriminator, generator, hand
-from gankit.slots import Block, Image, Initializer, Norm, Shape, kept
+from gankit.slots import Block, Image, Initializer, Logits, Norm, Shape, kept
 
-__all__ = ["Condition", "Conditions", "StackDiscriminator", "StackGenerator", "initialize"]
-
-Conditions = Literal["none", "label", "embedding", "latent"]
+__all__ = ["StackDiscriminator", "StackGenerator", "initialize"]
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)
 
@@ -64,44 +62,16 @@ def _fill(layer: nn.Module, name: str, fill: Callable[[Tensor], object]) -> None
     setattr(layer, name, tensor)
 
 
-class Condition(nn.Module):
-    """The vector that conditional norms are given, made from the latent and the labels.
-
-    Shape: z (B, latent), labels (B,) -> (B, width), or None where there is no condition.
-
-    Raises:
-        OptionError: labels are wanted, and the data has no classes.
-    """
-
-    def __init__(self, kind: Conditions, image: Image, latent: int, embedding: int) -> None:
-        super().__init__()
-        if kind in ("label", "embedding") and not image.classes:
-            raise OptionError("condition", f'condition "{kind}" needs labels; the data has none')
-        if kind == "embedding":
-            self.embedding = nn.Embedding(image.classes, embedding)
-        self.kind = kind
-        self.classes = image.classes
-        self.width = {"none": 0, "label": image.classes, "embedding": embedding, "latent": latent}[
-            kind
-        ]
-
-    def forward(self, z: Tensor | None, labels: Tensor | None) -> Tensor | None:
-        if self.kind == "none":
-            return None
-        if self.kind == "latent":
-            return z
-        if labels is None:
-            raise ValueError(f'a network with condition "{self.kind}" is called with labels')
-        if self.kind == "embedding":
-            return self.embedding(labels)
-        return F.one_hot(labels, self.classes).to(torch.get_default_dtype())
-
-
 def _word(make: Block) -> str:
     """What a stage is called by."""
     made = make.func if isinstance(make, partial) else make
     name = getattr(made, "__name__", type(made).__name__)
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _looks(stage: nn.Module) -> bool:
+    """Whether there is something in a stage that looks at the condition."""
+    return any(getattr(module, "conditioned", False) for module in stage.modules())
 
 
 class _Stack(nn.Module):
@@ -135,16 +105,21 @@ class _Stack(nn.Module):
             shape = stage.out
             self.stages[self._name(make, shape[1])] = stage
         self.out = shape
+        looking = list(itertools.accumulate(map(_looks, self.stages.values())))
+        self.looking = looking[-1]
+        """How many stages look at the condition."""
+        self.places = [max(0, count - 1) for count in looking]
+        """Of several conditions, which one each stage is given."""
 
     def _name(self, make: Block, height: int) -> str:
         base = f"{_word(make)}_{height}"
         numbered = (f"{base}_{count}" for count in itertools.count(2))
         return next(name for name in itertools.chain([base], numbered) if name not in self.stages)
 
-    def run(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """All stages, in order."""
-        for stage in self.stages.values():
-            x = stage(x, condition)
+    def run(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
+        """All stages, in order: with one condition for all, or one for each that looks at it."""
+        for stage, place in zip(self.stages.values(), self.places, strict=True):
+            x = stage(x, conditions[min(place, len(conditions) - 1)])
         return x
 
 
@@ -156,15 +131,20 @@ class StackGenerator(_Stack):
         stages: the blocks, in order; the last gives the image.
         latent: width of z.
         norm: for every stage.
+        input: what the first stage is given: the `latent`, the `label` (one-hot), an `embedding`
+            of the label; of a list, one beside the other.
         condition: what conditional norms are given: `none`, the `label` (one-hot, so a dense
-            layer on it is a table), an `embedding` of the label, or the `latent`.
-        embedding: width of the label's embedding.
+            layer on it is a table), an `embedding` of the label, the `latent`, or a `chunk` of it;
+            of a list, one beside the other.
+        embedding: width of the label's embedding, one for all that look at it.
+        chunk: width of a chunk: z is cut into one for the input and one for each stage that looks
+            at the condition, as in BigGAN (Brock et al., 2019, appendix B, arXiv:1809.11096).
         initializer: of every layer's weight.
 
     Shape: z (B, latent), labels (B,) or None -> (B, C, H, W), or (B, C) for points.
 
     Raises:
-        OptionError: the stages do not end in the image's shape.
+        OptionError: the stages do not end in the image's shape; the chunks do not make up z.
     """
 
     def __init__(
@@ -175,32 +155,58 @@ class StackGenerator(_Stack):
         stages: tuple[Block, ...],
         latent: int = 128,
         norm: Norm = Norm(),
+        input: Inputs = "latent",
         condition: Conditions = "none",
         embedding: int = 128,
+        chunk: int = 20,
         initializer: Initializer = xavier,
     ) -> None:
-        if latent < 1:
-            raise OptionError("latent", f"a latent of width {latent} has nothing in it")
-        made = Condition(condition, image, latent, embedding)
+        for name, wide in (("latent", latent), ("chunk", chunk)):
+            if wide < 1:
+                raise OptionError(name, f"a {name} of width {wide} has nothing in it")
+        made = Condition(condition, image, latent, embedding, chunk=chunk, inputs=input)
+        if not made.inputs:
+            raise OptionError("input", "the first stage is given nothing")
         arguments = {
             "stages": stages,
             "latent": latent,
             "norm": norm,
+            "input": input,
             "condition": condition,
             "embedding": embedding,
+            "chunk": chunk,
             "initializer": initializer,
         }
-        super().__init__((latent, 1, 1), stages, norm.given(made.width), arguments)
+        super().__init__((made.input_width, 1, 1), stages, norm.given(made.width), arguments)
         self.condition = made
         self.latent = latent
         self.image = image
+        self.chunks = [latent]
+        """How z is cut: the first enters, each of the others is for a stage."""
+        if made.chunked:
+            self.chunks = self._cut(latent, chunk)
         wanted = (image.channels, *(image.size or (1, 1)))
         if self.out != wanted:
             raise OptionError("stages", f"the stages give {self.out}, the image is {wanted}")
         initialize(self, initializer)
 
+    def _cut(self, latent: int, chunk: int) -> list[int]:
+        """Equal chunks of z: for the input, and for each stage that looks at the condition."""
+        if not self.looking:
+            raise OptionError("condition", "no stage looks at a condition, so chunks of z are lost")
+        count = 1 + self.looking
+        if latent != count * chunk:
+            raise OptionError(
+                "latent",
+                f"the input and {self.looking} stages are given {chunk} values of z each:"
+                f" {count * chunk}, not {latent}",
+            )
+        return [chunk] * count
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.run(z[:, :, None, None], self.condition(z, labels))
+        first, *chunks = z.split(self.chunks, dim=1)
+        conditions = [self.condition(piece, labels) for piece in chunks or [z]]
+        x = self.run(self.condition.input(first, labels)[:, :, None, None], *conditions)
         return x if self.image.size else x.flatten(1)
 
 
@@ -209,13 +215,15 @@ class StackDiscriminator(_Stack):
     """A discriminator from a list of stages; whatever the last one gives are the logits.
 
     Options:
-        stages: the blocks, in order.
+        stages: the blocks, in order; a last one that is several heads, as `classify`, makes it a
+            discriminator of those.
         norm: for every stage.
-        condition: what conditional norms are given: `none`, the `label` or its `embedding`.
+        condition: what conditional norms and `project` are given: `none`, the `label` (one-hot)
+            or its `embedding`.
         embedding: width of the label's embedding.
         initializer: of every layer's weight.
 
-    Shape: images (B, C, H, W) or points (B, C), labels (B,) or None -> (B, N).
+    Shape: images (B, C, H, W) or points (B, C), labels (B,) or None -> (B, N), or by head.
     """
 
     def __init__(
@@ -225,7 +233,7 @@ class StackDiscriminator(_Stack):
         *,
         stages: tuple[Block, ...],
         norm: Norm = Norm(),
-        condition: Literal["none", "label", "embedding"] = "none",
+        condition: LabelConditions = "none",
         embedding: int = 128,
         initializer: Initializer = xavier,
     ) -> None:
@@ -241,8 +249,14 @@ class StackDiscriminator(_Stack):
         super().__init__((image.channels, height, width), stages, norm.given(made.width), arguments)
         self.condition = made
         self.image = image
+        *_, last = self.stages.values()
+        self.heads: dict[str, int] = getattr(last, "heads", {})
+        """The width of each head, where the last stage is several side by side."""
         initialize(self, initializer)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Logits:
         x = images if self.image.size else images[:, :, None, None]
-        return self.run(x, self.condition(None, labels)).flatten(1)
+        logits = self.run(x, self.condition(images, labels)).flatten(1)
+        if not self.heads:
+            return logits
+        return dict(zip(self.heads, logits.split([*self.heads.values()], dim=1), strict=True))

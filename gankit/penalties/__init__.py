@@ -6,6 +6,7 @@ turns multiplies it by `every`, so that its expected strength stays the same.
 Those of D see images as they are before the spec's augments: `turn.discriminator` applies them.
 """
 
+from gankit.penalties.classification import AuxiliaryClassifier
 from gankit.penalties.features import FeatureMatching
 from gankit.penalties.gradients import DRAGAN, R1, R2, WGANGP
 from gankit.penalties.logits import Consistency, LeCam
@@ -16,6 +17,7 @@ __all__ = [
     "R1",
     "R2",
     "WGANGP",
+    "AuxiliaryClassifier",
     "Consistency",
     "FeatureMatching",
     "LeCam",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gankit.penalties.checks import check_options
-from gankit.randomness import drawn
+from gankit.randomness import drawn, sent
 from gankit.registry import penalty
 from gankit.slots import Turn
 
@@ -125,7 +125,8 @@ class WGANGP:
         if real.shape != fake.shape:
             shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
             raise ValueError(f"wgan_gp: real and fake images are joined in pairs, not {shapes}")
-        epsilon = drawn(turn.random, len(real)).to(real).view(-1, *[1] * (real.ndim - 1))
+        epsilon = sent(drawn(turn.random, len(real)), real.device).to(real)
+        epsilon = epsilon.view(-1, *[1] * (real.ndim - 1))
         excess = _norms(turn, torch.lerp(fake.detach().to(real), real.detach(), epsilon)) - 1
         if self.one_sided:
             excess = excess.relu()
@@ -170,7 +171,8 @@ class DRAGAN:
     def __call__(self, turn: Turn, /) -> Tensor:
         """The penalty of a turn of D."""
         assert turn.real is not None, "a turn of D has real images"
-        noise = drawn(turn.random, *turn.real.shape, draw=torch.randn).to(turn.real)
+        noise = drawn(turn.random, *turn.real.shape, draw=torch.randn)
+        noise = sent(noise, turn.real.device).to(turn.real)
         excess = _norms(turn, turn.real + self.std * noise) - 1
         return self.weight * excess.square().mean()
 

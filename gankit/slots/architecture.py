@@ -154,6 +154,7 @@ class Norm:
             keep(inner)
         called = conditional(module)
         called.normalises = True  # type: ignore[assignment]  # for tables of stages
+        called.conditioned = self.needs_condition  # type: ignore[assignment]
         if self.needs_condition and called is not module:
             raise ValueError("a conditional norm's forward takes (x, condition), by these names")
         return called

@@ -155,7 +155,9 @@ class Turn:
     def _joined(self, heads: Mapping[str, Tensor]) -> Tensor:
         """One head as it is; several side by side, (B, N)."""
         chosen = [heads[name] for name in self.adversarial]
-        return chosen[0] if len(chosen) == 1 else torch.cat([h.flatten(1) for h in chosen], 1)
+        if len(chosen) == 1:
+            return chosen[0]
+        return torch.cat([head.reshape(len(head), -1) for head in chosen], 1)
 
 
 class Penalty(Protocol):

@@ -40,7 +40,7 @@ LISTS: dict[str, str] = {
 }
 """Arrays of tables, each entry a part, and their kind."""
 
-RESUMABLE = ("steps", "checkpoint", "samples", "log", "keep", "best")
+RESUMABLE = ("steps", "checkpoint", "samples", "log", "keep", "best", "rollbacks")
 """Keys of [train] that may change when a run continues, and so are no part of its identity."""
 
 
@@ -175,7 +175,8 @@ class Train:
         precision: `bf16` and `fp16` run convolutions and products in half precision; weights stay
             float32, and fp16 scales its losses.
         accumulate: work a batch off in so many equal shares, one after the other, for less
-            memory; another function only where a norm uses the statistics of what it sees.
+            memory; another function only where rows are compared with each other, which then are
+            those of a share: by norms with batch statistics, `top_k`, feature matching.
         clip: gradients longer than this are shortened to it, each player's as a whole; 0 for
             none.
         top_k: the share of its fakes that G learns from, those D thinks the most of.

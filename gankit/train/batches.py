@@ -9,9 +9,21 @@ import torch
 from torch import Tensor
 
 from gankit.randomness import ShareGenerator, generator
+from gankit.spec import Train
 from gankit.train.processes import Processes
 
-__all__ = ["Batch", "Draws", "Share"]
+__all__ = ["Batch", "Draws", "Share", "check_shares"]
+
+
+def check_shares(train: Train, processes: Processes) -> None:
+    """Refuse a batch that cannot be divided as it should be.
+
+    Raises:
+        ValueError: naming how many shares it would have.
+    """
+    shares = train.accumulate * processes.count
+    if train.batch % shares:
+        raise ValueError(f"a batch of {train.batch} cannot be divided into {shares} equal shares")
 
 
 @dataclass(frozen=True)

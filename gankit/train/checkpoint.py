@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,11 +28,23 @@ from torch.utils._pytree import tree_leaves
 
 from gankit.errors import CheckpointError, SetupError
 
-__all__ = ["MANIFEST", "SPEC", "Checkpoint", "Writer", "latest", "load", "save"]
+__all__ = [
+    "MANIFEST",
+    "SPEC",
+    "Checkpoint",
+    "Writer",
+    "latest",
+    "load",
+    "numbered_in",
+    "save",
+]
 
 MANIFEST = "manifest.json"
 STATE = "state.pt"
 SPEC = "resolved.toml"
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Writer:
         self.folder = folder
         self.keep = keep
         self.best = best
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._error: BaseException | None = None
         for left in folder.glob(".unfinished_*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -79,7 +91,7 @@ class Writer:
         """
         self.wait()
         # A daemon, so that a second Ctrl-C leaves at once; what it began is no checkpoint yet.
-        self._thread = threading.Thread(target=self._write, args=(checkpoint,), daemon=True)
+        self._thread = Thread(target=self._write, args=(checkpoint,), daemon=True)
         self._thread.start()
 
     def _write(self, checkpoint: Checkpoint) -> None:
@@ -114,9 +126,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2, best: str = "") ->
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        with ThreadPoolExecutor() as pool:
-            # At once, because summing one file and waiting for the disk with another go together.
-            sums = dict(pool.map(partial(_written, unfinished), _files(checkpoint)))
+        sums = dict(_at_once(partial(_written, unfinished), list(_files(checkpoint))))
         manifest = {
             "step": checkpoint.step,
             "numbers": dict(checkpoint.numbers),
@@ -151,6 +161,30 @@ def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, Callable[[Path], objec
     yield SPEC, lambda path: path.write_text(checkpoint.spec, encoding="utf-8")
 
 
+def _at_once(call: Callable[[T], R], given: Sequence[T]) -> list[R]:
+    """What `call` gives for each; summing one file and waiting for the disk go together.
+
+    In daemons, for which nobody waits at the end of the process: an executor's would be joined.
+    """
+    results: dict[int, R] = {}
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            results[index] = call(given[index])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [Thread(target=work, args=(i,), daemon=True) for i in range(len(given))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(len(given))]
+
+
 def _written(folder: Path, file: tuple[str, Callable[[Path], object]]) -> tuple[str, str]:
     """Write a file, and give its name and sum."""
     name, write = file
@@ -169,19 +203,20 @@ def _free(folder: Path) -> str:
 
 def _superfluous(folder: Path, keep: int, best: str) -> list[Path]:
     """The checkpoints that are neither among the newest nor the best."""
-    numbered = _numbered(folder)
-    scores = {path: _score(path, best) for path in numbered}
+    numbered = numbered_in(folder)
     # Of equal ones the newest.
-    winner = min(numbered, key=lambda path: scores[path])
-    return [path for path in numbered[keep:] if not best or path != winner]
+    winner = min(numbered, key=lambda path: _score(path, best)) if best else None
+    return [path for path in numbered[keep:] if path != winner]
 
 
 def _score(checkpoint: Path, best: str) -> float:
-    """What a checkpoint is judged by: lower is better."""
+    """What a checkpoint is judged by: lower is better, and what is not finite is no best."""
     try:
         numbers = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["numbers"]
         value = float(numbers[best.removeprefix("-")])
     except (OSError, ValueError, LookupError, TypeError):
+        return float("inf")
+    if not math.isfinite(value):
         return float("inf")
     return -value if best.startswith("-") else value
 
@@ -234,7 +269,7 @@ def latest(folder: Path, set_aside: bool = True) -> tuple[Checkpoint | None, lis
     """
     complaints: list[str] = []
     unsound: list[Path] = []
-    for candidate in _numbered(folder):
+    for candidate in numbered_in(folder):
         try:
             found = load(candidate)
             if candidate.name != f"step_{found.step}":
@@ -254,7 +289,7 @@ def latest(folder: Path, set_aside: bool = True) -> tuple[Checkpoint | None, lis
     return None, complaints
 
 
-def _numbered(folder: Path) -> list[Path]:
+def numbered_in(folder: Path) -> list[Path]:
     """Finished checkpoints, the newest first."""
     found = [(re.fullmatch(r"step_(\d+)", path.name), path) for path in folder.glob("step_*")]
     return [path for _, path in sorted(((int(m[1]), p) for m, p in found if m), reverse=True)]

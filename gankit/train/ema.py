@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from gankit.ops import estimates, settle
+from gankit.ops import is_running, settle
 from gankit.spec import HalfLife
 
 __all__ = ["Ema"]
@@ -16,6 +15,8 @@ __all__ = ["Ema"]
 
 class Ema:
     """Averages parameters and running statistics; copies other buffers; settles estimates.
+
+    Running statistics are the buffers that are called so, `running_mean` as in torch's norms.
 
     Karras et al. (2018), section 4.1, arXiv:1710.10196; the half-life in images with its ramp-up
     is that of StyleGAN2-ADA's code. A decay of 0 keeps the newest weights.
@@ -30,8 +31,10 @@ class Ema:
         self.batch = batch
         self.average = copy.deepcopy(source).requires_grad_(False)
         self.average.eval()
-        self._averaged = list(_averaged(self.average).values()), list(_averaged(source).values())
-        self._copied = list(_copied(self.average)), list(_copied(source))
+        self._parameters = list(self.average.parameters()), list(source.parameters())
+        # Places rather than tensors: there are modules that put another tensor into theirs.
+        modules = zip(self.average.modules(), source.modules(), strict=True)
+        self._places = [(mine, its, name) for mine, its in modules for name in its._buffers]
 
     def factor(self, step: int) -> float:
         """The weight of the past at a step, counted from 0."""
@@ -46,29 +49,20 @@ class Ema:
     def update(self, step: int, scale: float = 1.0) -> None:
         """Move the average towards the source's weights as they are now."""
         keep = min(self.factor(step) * scale, 1.0)
-        torch._foreach_lerp_(*self._averaged, 1 - keep)
-        for mine, newest in zip(*self._copied, strict=True):
-            mine.copy_(newest)
+        averaged: list[Tensor] = list(self._parameters[0])
+        newest: list[Tensor] = list(self._parameters[1])
+        for mine, its, name in self._places:
+            target, value = mine._buffers[name], its._buffers[name]
+            if target is None or value is None:
+                continue
+            if is_running(name, value):
+                averaged.append(target)
+                newest.append(value)
+            else:
+                target.copy_(value)
+        torch._foreach_lerp_(averaged, newest, 1 - keep)
 
     def network(self) -> nn.Module:
         """The averaged generator, in evaluation mode, its spectral estimates exact."""
         settle(self.average)
         return self.average
-
-
-def _averaged(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and floating buffers, without those of estimates."""
-    vectors = {id(b) for estimate, _ in estimates(network) for b in estimate.buffers()}
-    found: dict[str, Tensor] = dict(network.named_parameters())
-    for name, buffer in network.named_buffers():
-        if buffer.is_floating_point() and id(buffer) not in vectors:
-            found[name] = buffer
-    return found
-
-
-def _copied(network: nn.Module) -> Iterator[Tensor]:
-    """The buffers that an average would make no sense of: counters, singular vectors."""
-    averaged = _averaged(network)
-    for name, buffer in network.named_buffers():
-        if name not in averaged:
-            yield buffer

@@ -7,7 +7,7 @@ and nowhere else; each has an identity, so nothing here asks whether one is ther
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from gankit.build import GAN
 from gankit.datasets import to_float
 from gankit.ops import estimates, held
-from gankit.randomness import seeded
+from gankit.randomness import seeded, sent
 from gankit.schedules import factors_of, rates_of, turns_of
 from gankit.slots import Dataset, Observer, Turn
 from gankit.spec import Train
-from gankit.train.batches import Batch, Draws
+from gankit.train.batches import Batch, Draws, check_shares
 from gankit.train.ema import Ema
 from gankit.train.epochs import Epochs
 from gankit.train.faults import Fault, Faults, first_layer, readable
@@ -55,22 +55,17 @@ class Engine:
         self.train = train
         self.device = device = _indexed(device)
         self.processes = processes
-        shares = train.accumulate * processes.count
-        if train.batch % shares:
-            raise ValueError(
-                f"a batch of {train.batch} cannot be divided into {shares} equal shares"
-            )
+        check_shares(train, processes)
         precision = Precision(train.precision, device)
         own = gan.discriminator_optimizer
+        section = "discriminator_optimizer" if own else "optimizer"
         self.players = {
-            name: Player(name, network, make(network.parameters()), precision.scale(), section)
-            for name, network, make, section in (
-                ("D", gan.discriminator, own or gan.optimizer, "discriminator_optimizer"),
+            name: Player(name, _on(network, device), make, precision.scale(), table)
+            for name, network, make, table in (
+                ("D", gan.discriminator, own or gan.optimizer, section),
                 ("G", gan.generator, gan.optimizer, "optimizer"),
             )
         }
-        if own is None:
-            self.players["D"].section = "optimizer"
         self.objective = Objective(gan, train, precision)
         self.ema = Ema(gan.generator, train.ema, train.batch)
         self.faults = Faults(device)
@@ -81,7 +76,7 @@ class Engine:
         self.batches_drawn = 0
         self.rollbacks = 0
         self.shown: tuple[Tensor | None, Tensor] | None = None
-        """The real and fake images of the last share that was played on."""
+        """The real and fake images of the last share that was played on in a step."""
         self._statistics = [*_statistics(gan)]
 
     @property
@@ -98,12 +93,13 @@ class Engine:
         self.players["D"].set_rate(rates.discriminator, factors)
         self.players["G"].set_rate(rates.generator, factors)
         measured: dict[str, Tensor] = {}
+        self.shown = None  # what an earlier step has shown is not there in a run that continues
         words = (self.gan.seed, "step", step, self.rollbacks, self.processes.rank)
         with seeded(*words, device=self.device):
             for index, players in enumerate(turns_of(schedules, step, total)):
                 draws = self.draws(step, index)
                 measured |= self.turn(players, step, index, self.batch(players, draws), draws)
-        self.processes.average(self._statistics)
+        self.processes.average([getattr(module, name) for module, name in self._statistics])
         self.ema.update(step, factors.get("train.ema", 1.0))
         return measured
 
@@ -125,7 +121,9 @@ class Engine:
                     fake = self.objective.fakes(share)
                 for name in players:
                     player, opponent = self.players[name], "G" if name == "D" else "D"
-                    with self.players[opponent].frozen(weights[opponent]):
+                    # An opponent that only watches is frozen already.
+                    frozen = self.players[opponent].frozen if opponent in players else nullcontext
+                    with frozen(weights[opponent]):
                         turn, loss, values = self.objective.play(
                             name, step, share, fake, draws, player.turns_taken
                         )
@@ -160,12 +158,13 @@ class Engine:
         if "D" in players or "real_in_generator" in self.gan.needs:
             indices = self.epochs.batch(self.batches_drawn)[mine]
             self.batches_drawn += 1
-            real = to_float(self._sent(self.data.images(indices))).to(self.dtype)
+            real = to_float(sent(self.data.images(indices), self.device)).to(self.dtype)
         else:
             indices = torch.randint(len(self.data), (count,), generator=draws("labels"))[mine]
         labels = self.data.labels(indices) if self.gan.image.classes else None
-        sent = None if labels is None else self._sent(labels)
-        return Batch(real, sent, self._sent(latent.to(self.dtype)))
+        if labels is not None:
+            labels = sent(labels, self.device)
+        return Batch(real, labels, sent(latent.to(self.dtype), self.device))
 
     def draws(self, step: int, turn: int) -> Draws:
         """The generators of a turn."""
@@ -237,25 +236,26 @@ class Engine:
             for name in heads[0]
         }
 
-    def _sent(self, tensor: Tensor) -> Tensor:
-        """A tensor on the device; to a GPU from pinned memory, so that nobody waits for it."""
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
-
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(list(values)).mean()
 
 
-def _statistics(gan: GAN) -> Iterator[Tensor]:
-    """Running statistics and the state of parts, which processes must have in common."""
+def _statistics(gan: GAN) -> Iterator[tuple[nn.Module, str]]:
+    """Where the running statistics and the state of parts are, which processes have in common."""
     modules: tuple[nn.Module, ...] = (gan.discriminator, gan.generator, *gan.stateful().values())
-    for module in modules:
-        own = {id(b) for estimate, _ in estimates(module) for b in estimate.buffers()}
-        for buffer in module.buffers():
-            if buffer.is_floating_point() and id(buffer) not in own:
-                yield buffer
+    for network in modules:
+        own = {id(b) for estimate, _ in estimates(network) for b in estimate.buffers()}
+        for module in network.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_floating_point() and id(buffer) not in own:
+                    yield module, name
+
+
+def _on(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, where it usually is already."""
+    there = all(parameter.device == device for parameter in network.parameters())
+    return network if there else network.to(device)
 
 
 def _indexed(device: torch.device) -> torch.device:

@@ -47,6 +47,7 @@ class Faults:
 
         Shape: finite (numbers,) bool; counts () bool, whether this may be a fault at all.
         """
+        turn = min(turn, (1 << _TURN) - 1)  # of more turns than that, the last there is room for
         place = ((step + 1) << (_TURN + 1 + _INDEX)) | (turn << (1 + _INDEX))
         place |= ("DG".index(player) << _INDEX) + len(finite) - 1
         # The first that is smallest, from the back.
@@ -86,7 +87,8 @@ def first_layer(networks: Mapping[str, nn.Module], run: Callable[[], object]) ->
     with ExitStack() as hooks, torch.no_grad():
         for player, network in networks.items():
             for name, layer in network.named_modules():
-                if next(layer.children(), None) is None or not name:
+                # What computes a weight is no layer; of nested ones the inner comes first.
+                if "parametrizations" not in name:
                     hook = layer.register_forward_hook(partial(look, f"{player}.{name}".strip(".")))
                     hooks.callback(hook.remove)
         run()

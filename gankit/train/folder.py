@@ -79,6 +79,14 @@ class RunFolder:
             raise UsageError(f"{self.path} is no run folder: it has no resolved.toml")
         return load(self.resolved, plugins=plugins, trusted=False)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What the disk refuses while a run writes to it, in words."""
+        try:
+            yield
+        except OSError as error:
+            raise SetupError(f"cannot write to {self.path}: {error.strerror or error}") from error
+
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps after `step`, which will be taken again."""
         for file in (self.metrics, self.timing):
@@ -88,11 +96,11 @@ class RunFolder:
                 kept = [line for line in lines if line.endswith("\n")]
                 replace(file, "".join(k for k in kept if json.loads(k)["step"] <= step))
 
-    def note_environment(self) -> list[str]:
+    def note_environment(self, processes: int = 1) -> list[str]:
         """Add what this start runs on to `env.json`; in words, how it differs from the last."""
         file = self.path / "env.json"
         starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        now = environment()
+        now = environment(processes)
         changed = differences(starts[-1], now) if starts else []
         if changed or not starts:
             replace(file, json.dumps([*starts, now], indent=1))
@@ -166,8 +174,8 @@ def _shown(value: Any) -> str:
     return json.dumps(value)
 
 
-def environment() -> dict[str, Any]:
-    """What the machine adds to a run's result: versions and threads."""
+def environment(processes: int = 1) -> dict[str, Any]:
+    """What the machine adds to a run's result: versions, threads and processes."""
     import numpy
     import torch
 
@@ -180,6 +188,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "argv0": Path(sys.argv[0]).name,
     }

@@ -104,8 +104,8 @@ class Line:
         return f"above {self.above:g}" if self.above < math.inf else f"below {self.below:g}"
 
     def crossed_by(self, number: float) -> bool:
-        """Whether a number lies beyond; one that is none does."""
-        return not self.below <= number <= self.above
+        """Whether a number lies beyond; of what is no number the engine tells."""
+        return number < self.below or number > self.above
 
 
 LINES = (

@@ -84,25 +84,28 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def room_for(spec: Spec, device: torch.device) -> str:
-    """In words, what batch would fit into the memory of a device, by what dry runs take."""
+    """In words, what would fit into the memory of a device, by what dry runs take."""
     turns = turns_of([bind(part) for part in spec.schedule], 0, spec.train.steps)
-    memory = _memory_of(device)
-    batch = spec.train.batch
-    while batch > 1:
-        batch //= 2
-        train = replace(spec.train, batch=batch, accumulate=1)
+    memory, train = _memory_of(device), spec.train
+    shares = train.accumulate
+    for more in range(2 * shares, train.batch + 1):
+        if train.batch % more or more < 2 * shares:
+            continue
+        shares = more
         try:
-            needed = peak_bytes(partial(build, spec, "meta"), train, turns)
+            needed = peak_bytes(
+                partial(build, spec, "meta"), replace(train, accumulate=shares), turns
+            )
         except Exception:
             return "a smaller train.batch needs less, and so does a larger train.accumulate"
         if needed < ROOM * memory:
-            shares = -(-spec.train.batch // batch)
             return (
-                f"train.batch={batch} would fit: about {needed / 2**30:.1f} GiB of "
-                f"{memory / 2**30:.1f} GiB\n"
-                f"  or train.accumulate={shares}, which keeps the batch of {spec.train.batch}"
+                f"train.accumulate={shares} would fit, and keeps the batch of {train.batch}: "
+                f"about {needed / 2**30:.1f} GiB of {memory / 2**30:.1f} GiB\n"
+                f"  or train.batch={train.batch // shares * train.accumulate}, which is another"
+                " experiment; either is another run, with a folder of its own"
             )
-    return "not even a batch of 1 would fit: narrower networks need less"
+    return "not even one image at a time would fit: narrower networks need less"
 
 
 def _memory_of(device: torch.device) -> int:

@@ -138,10 +138,11 @@ class Objective:
         """
         logits = turn.fake_logits
         share = self.train.top_k * self.factors.get("train.top_k", 1.0)
-        count = max(1, math.ceil(share * len(logits)))
+        # But for rounding, by which 0.07 of 100 would be 8.
+        count = max(1, math.ceil(share * len(logits) - 1e-9))
         if turn.player == "D" or count >= len(logits):
             return slice(None)
-        return logits.detach().flatten(1).mean(1).topk(count).indices
+        return logits.detach().reshape(len(logits), -1).mean(1).topk(count).indices
 
     def _penalties(self, turn: Turn, share: Share, draws: Draws, taken: int) -> dict[str, Tensor]:
         """Every penalty of the turn's player, at a strength that does not depend on how often.

@@ -26,6 +26,7 @@ from gankit.schedules import turns_of
 from gankit.slots import TakesTurns, conditional, heads_of
 from gankit.spec import Part, Spec, describe, problem_at
 from gankit.train.memory import peak_bytes
+from gankit.train.reach import check_reach
 
 __all__ = ["NetworkPlan", "Plan", "Stage", "expand", "networks", "plan"]
 
@@ -111,6 +112,7 @@ def plan(spec: Spec) -> Plan:
         SpecError: with every part that cannot be built, or cannot run, as it was asked for.
     """
     generator, discriminator = networks(spec)
+    check_reach(spec)
     turns = _turns(spec)
     memory = _memory(spec, turns)
     return Plan(spec, generator, discriminator, turns, memory, tuple(_choices(spec)))
@@ -125,7 +127,7 @@ def _choices(spec: Spec) -> Iterator[str]:
                 why = "nothing takes second derivatives"
                 if names:
                     why = f"{' and '.join(names)} needs second derivatives"
-                form = "explicit" if names else "fused"
+                form = "explicit" if names else "fused on a GPU"
                 yield f"{inner.name} in the {part.kind} is {form}: {why}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,20 +25,20 @@ class Player:
         self,
         name: str,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
         scale: LossScale,
         section: str,
     ) -> None:
         self.name = name
         self.network = network
-        self.optimizer = optimizer
+        self.optimizer = optimizer(network.parameters())
         self.scale = scale
         self.section = section
         """The table of the spec that its optimizer is from."""
         # What each turn goes over, so that no turn has to look for it.
         self.parameters = dict(network.named_parameters())
         self.parametrized = nn.ModuleList(parametrizations(network))
-        self.settings = _settings(optimizer)
+        self.settings = _settings(self.optimizer)
         self.turns_taken = 0
         self.noted: list[str] = []
         """What each number of an update is that `Faults` looks at."""
@@ -90,10 +91,13 @@ class Player:
         gradients, told = list(named.values()), torch.stack(list(values.values()))
         processes.average([*gradients, told])
         self.scale.unscale(gradients)
-        lengths = torch.stack(torch._foreach_norm(gradients))
+        norms = dict(zip(named, torch._foreach_norm(gradients), strict=True))
+        # A place for every parameter, so that a fault's place means the same whenever it is read.
+        none = told.new_zeros(())
+        lengths = torch.stack([norms.get(name, none) for name in self.parameters])
         length = torch.linalg.vector_norm(lengths)
         finite = torch.cat([lengths, told.to(lengths)]).isfinite()
-        self.noted = [*(f"gradient {name}" for name in named), *values]
+        self.noted = [*(f"gradient {name}" for name in self.parameters), *values]
         faults.note(*at, self.name, finite, self.scale.exhausted())
         good = finite.all()
         self.scale.update(good)
@@ -104,19 +108,23 @@ class Player:
         return dict(zip(values, told, strict=True)) | {f"gradient_{self.name}": length}
 
     def _gradients(self, processes: Processes) -> dict[str, Tensor]:
-        """The gradients by parameter; several processes have the same ones, zeros if need be."""
+        """The gradients by parameter; several processes have the same ones.
+
+        What no process has a gradient for stays without: an optimizer leaves it alone.
+        """
         trained = {n: p for n, p in self.parameters.items() if p.requires_grad}
-        if processes.count > 1:
-            for parameter in trained.values():
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+        there = processes.largest([p.grad is not None for p in trained.values()])
+        for parameter, anywhere in zip(trained.values(), there, strict=True):
+            if anywhere and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         return {name: p.grad for name, p in trained.items() if p.grad is not None}
 
     def set_rate(self, rate: float, factors: Mapping[str, float]) -> None:
         """Set what schedules scale: the learning rate, and any other number of the optimizer."""
         for group, given in zip(self.optimizer.param_groups, self.settings, strict=True):
             for key, value in given.items():
-                group[key] = value * factors.get(f"{self.section}.{key}", 1.0)
+                path = f"{self.section}.{key}"
+                group[key] = value * factors[path] if path in factors else value
             group["lr"] *= rate
 
     def state(self) -> dict[str, Any]:
@@ -129,8 +137,9 @@ class Player:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up a state; hyper-parameters stay those of the spec."""
+        named = _options(self.optimizer)
         kept = [
-            {key: value for key, value in group.items() if key != "params"}
+            {key: value for key, value in group.items() if key in named}
             for group in self.optimizer.param_groups
         ]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -152,9 +161,16 @@ def _step(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor], good: T
     optimizer.step()
 
 
+def _options(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What an optimizer is made with; whatever else its groups hold is its state."""
+    return set(inspect.signature(type(optimizer).__init__).parameters) - {"params"}
+
+
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     """The numbers of an optimizer's groups, as the spec gave them."""
+    named = _options(optimizer)
     return [
-        {key: value for key, value in group.items() if type(value) is float}
+        {k: v for k, v in group.items() if k in named and type(v) in (int, float)}
+        | {"lr": float(group["lr"])}
         for group in optimizer.param_groups
     ]

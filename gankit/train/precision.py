@@ -61,6 +61,8 @@ class LossScale:
 
     PATIENCE = 2000
     FLOOR = 1.0
+    CEILING = 2.0**64
+    """Beyond it a scale says only that there is no gradient."""
 
     def __init__(self, device: torch.device, start: float = 2.0**16) -> None:
         self.value = torch.full((), start, device=device)
@@ -82,7 +84,7 @@ class LossScale:
         """Adapt to an update that was good, or was not."""
         self.good = torch.where(good, self.good + 1, 0)
         grows = self.good >= self.PATIENCE
-        grown = torch.where(grows, self.value * 2, self.value)
+        grown = torch.where(grows, (self.value * 2).clamp_max(self.CEILING), self.value)
         self.value = torch.where(good, grown, (self.value / 2).clamp_min(self.FLOOR))
         self.good = torch.where(grows, 0, self.good)
 

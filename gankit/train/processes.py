@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gankit.errors import SetupError
+from gankit.errors import SetupError, Unanswered
 
 __all__ = ["Processes", "Several", "joined", "launch", "launched"]
 
@@ -52,9 +52,9 @@ class Processes:
         """What rank 0 has; the others' value is dropped."""
         return value
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up anywhere."""
-        return flag
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """Of each number the largest that any process has."""
+        return list(numbers)
 
     def agree(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the tensors are the same to the bit everywhere, by a checksum."""
@@ -64,25 +64,26 @@ class Processes:
 class Several(Processes):
     """Several processes of a `torch.distributed` group.
 
-    What concerns the device goes over the group's backend; flags and objects go over gloo, so
-    that no GPU is waited for.
+    What concerns the device goes over the group's backend; small numbers and objects go over
+    gloo, so that no GPU is waited for.
     """
 
     def __init__(self) -> None:
         self.rank = dist.get_rank()
         self.count = dist.get_world_size()
-        self._words = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        self._words = (
+            None
+            if dist.get_backend() == "gloo"
+            else dist.new_group(backend="gloo", timeout=TIMEOUT)
+        )
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        with _others():
-            self._average(tensors)
-
-    def _average(self, tensors: Sequence[Tensor]) -> None:
         # One flat message: as fast as it gets, and the same layout on every rank.
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             alike = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.flatten() for tensor in alike])
-            dist.all_reduce(flat)
+            with _others():
+                dist.all_reduce(flat)
             flat /= self.count
             parts = flat.split([tensor.numel() for tensor in alike])
             torch._foreach_copy_(alike, [p.view_as(t) for p, t in zip(parts, alike, strict=True)])
@@ -99,11 +100,11 @@ class Several(Processes):
             dist.broadcast_object_list(box, src=0, group=self._words)
         return box[0]
 
-    def any(self, flag: bool) -> bool:
-        up = torch.tensor(int(flag))
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        largest = torch.tensor(numbers, dtype=torch.int64)
         with _others():
-            dist.all_reduce(up, dist.ReduceOp.MAX, group=self._words)
-        return bool(up)
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._words)
+        return largest.tolist()
 
     def agree(self, tensors: Sequence[Tensor]) -> bool:
         sums = torch.stack([_checksum(tensor) for tensor in tensors])
@@ -116,16 +117,18 @@ def _others() -> Iterator[None]:
     """What the backends say when a process is gone, in words."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise SetupError(f"another process has ended or does not answer: {first}") from error
+        raise Unanswered(error) from error
 
 
 def _checksum(tensor: Tensor) -> Tensor:
     """A sum of bits, weighed by where they stand: one flipped bit or two swapped values show."""
-    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().view(-1).view(words[tensor.element_size()])
-    weights = torch.arange(1, 2 * len(bits), 2, device=tensor.device)
+    # At most 32 bits each: their differences, times those of the weights, stay below 2^64.
+    words = {1: torch.uint8, 2: torch.int16}.get(tensor.element_size(), torch.int32)
+    bits = tensor.detach().contiguous().view(-1).view(words)
+    weights = 2 * torch.arange(len(bits), device=tensor.device) + 1
     return (bits.to(torch.int64) * weights).sum()
 
 
@@ -167,7 +170,8 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     # Together they use the cores once, where nobody has said otherwise.
     shared["OMP_NUM_THREADS"] = os.environ.get(
         "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))
@@ -181,7 +185,10 @@ def launch(count: int, arguments: Sequence[str]) -> int:
                 process.send_signal(number)
 
     # Groups of their own: a terminal's Ctrl-C comes to this process alone, and is handed on once.
-    before = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # the terminal is closed; under nohup it may be
+    before = {number: signal.signal(number, hand_on) for number in numbers}
     try:
         for rank in range(count):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}

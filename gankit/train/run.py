@@ -18,12 +18,13 @@ from gankit.registry import hand
 from gankit.slots import Logger
 from gankit.spec import Spec, dumps, problem_at
 from gankit.train import checkpoint
+from gankit.train.batches import check_shares
 from gankit.train.checkpoint import Checkpoint
 from gankit.train.epochs import Epochs
 from gankit.train.folder import RunFolder
 from gankit.train.memory import out_of_memory, room_for
 from gankit.train.plan import plan
-from gankit.train.processes import Processes, joined
+from gankit.train.processes import Processes, joined, launched
 from gankit.train.signals import Stopped, stop_signals
 from gankit.train.trainer import Trainer
 
@@ -41,7 +42,7 @@ class Outcome:
     picture: Path | None
     """The newest sample grid."""
     signal: int | None = None
-    """The signal that ended it early; 0 if another process had it."""
+    """The signal that ended it early, whichever process it came to."""
 
 
 def run(
@@ -64,14 +65,18 @@ def run(
         CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
         Diverged: a number is not finite.
     """
-    plan(spec)  # what cannot run, and data that is not there, is refused before a folder is made
-    Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
+    refusal = _refusal(spec)
     device = _own(torch.device(device))
     folder = RunFolder(path)
     with joined(device) as processes, ExitStack() as stack:
         if processes.rank:
             tell = watch = _silent
-        saved = _first(processes, lambda: _opened(spec, folder, stack, tell))
+        try:
+            check_shares(spec.train, processes)
+        except ValueError as error:
+            refusal = refusal or SetupError(str(error))
+        _refuse(processes, refusal)  # before a folder is made
+        saved = _first(processes, lambda: _opened(spec, folder, processes.count, stack, tell))
         caught = stack.enter_context(stop_signals())
         try:
             gan, data = build(spec, device)
@@ -113,8 +118,8 @@ def _trained(
     """Go through all steps, and write down how it ended."""
     steps = spec.train.steps
     stopped = None
-    status("running", trainer.step, steps)
     try:
+        status("running", trainer.step, steps)
         for _ in trainer:
             pass
     except Stopped as signal:
@@ -124,22 +129,54 @@ def _trained(
         state = "diverged" if isinstance(error, Diverged) else "failed"
         with suppress(OSError):
             status(state, trainer.step, steps, reason=str(error) or type(error).__name__)
+        unsaved: GankitError | None = None
         if not isinstance(error, KeyboardInterrupt):
-            with suppress(GankitError):
+            try:
                 trainer.wait()  # what was saved before it is worth as much as ever
+            except GankitError as other:
+                unsaved = other
         if isinstance(error, OSError):
-            problem = f"cannot write to the run folder: {error.strerror or error}"
-            raise SetupError(problem) from error
+            # A checkpoint fills the disk for the metrics too, and can say how much it needs.
+            raise unsaved or _unwritten(error) from error
         if out_of_memory(error):
             raise _explained(error, spec, device) from error
         raise
     finished = trainer.step >= steps
-    status("finished" if finished else "stopped", trainer.step, steps)
+    try:
+        status("finished" if finished else "stopped", trainer.step, steps)
+    except OSError as error:
+        raise _unwritten(error) from error
     return Outcome(finished, trainer.step, trainer.newest, stopped)
 
 
+def _refusal(spec: Spec) -> GankitError | None:
+    """Why a spec cannot be trained here: networks that cannot run, data that is not there."""
+    try:
+        plan(spec)
+        Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
+    except GankitError as error:
+        return error  # not yet, but when all processes are there to hear of it
+    return None
+
+
+def _refuse(processes: Processes, refusal: GankitError | None) -> None:
+    """Go on only where no process is refused; the first that is tells why, for all of them."""
+    own = 0 if refusal is None else refusal.exit_code
+    codes = processes.largest([own if r == processes.rank else 0 for r in range(processes.count)])
+    first = next((rank for rank, code in enumerate(codes) if code), None)
+    if first is None:
+        return
+    if refusal is not None and first == processes.rank:
+        raise refusal
+    raise SystemExit(codes[first])
+
+
 def _opened(
-    spec: Spec, folder: RunFolder, stack: ExitStack, tell: Callable[[str], object]
+    spec: Spec,
+    folder: RunFolder,
+    processes: int,
+    stack: ExitStack,
+    tell: Callable[[str], object],
 ) -> Checkpoint | None:
     """Take the folder for the spec; the newest sound checkpoint in it, if it has one."""
     stack.enter_context(folder.locked())
@@ -147,7 +184,7 @@ def _opened(
     saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
     for complaint in complaints:
         tell(complaint)
-    for change in folder.note_environment():
+    for change in folder.note_environment(processes):
         tell(f"not as before, so not to the same bits: {change}")
     if saved is not None:
         where = f"at step {saved.step:,} of {spec.train.steps:,}"
@@ -162,17 +199,15 @@ def _opened(
 def _first(processes: Processes, open_it: Callable[[], Checkpoint | None]) -> Checkpoint | None:
     """What the first process finds, for all of them; where it fails, none goes on."""
     found: Checkpoint | None = None
-    failure: GankitError | None = None
+    refusal: GankitError | None = None
     if processes.rank == 0:
         try:
             found = open_it()
         except GankitError as error:
-            failure = error
-    code = processes.from_first(failure.exit_code if failure else 0)
-    if failure is not None:
-        raise failure
-    if code:
-        raise SystemExit(code)
+            refusal = error
+        except OSError as error:
+            refusal = _unwritten(error)
+    _refuse(processes, refusal)
     return processes.from_first(found)
 
 
@@ -196,11 +231,27 @@ def _close(logger: Logger) -> None:
 
 
 def _own(device: torch.device) -> torch.device:
-    """Of several GPUs the one that the launcher has meant for this process."""
+    """Of several GPUs the one that the launcher has meant for this process.
+
+    Raises:
+        SetupError: there are fewer than processes.
+    """
+    if device.type == "cuda" and device.index is not None and launched():
+        raise SetupError(f"several processes take a GPU each; --device cuda, not {device}")
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        wanted = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
+        if wanted > there:
+            raise SetupError(f"{wanted} processes want a GPU each, and torch sees {there} here")
+        device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     return device
+
+
+def _unwritten(error: OSError) -> SetupError:
+    """What a disk refuses, in words."""
+    file = f" {error.filename}" if error.filename else ""
+    return SetupError(f"cannot read or write{file}: {error.strerror or error}")
 
 
 def _explained(error: BaseException, spec: Spec, device: torch.device) -> SetupError:

@@ -38,7 +38,7 @@ def draw(
     training = network.training
     network.eval()
     try:
-        made = list(_made(gan, network, count, seed, batch, latent or gan.latent))
+        made = list(_made(gan, network, count, (seed, "sample"), batch, latent or gan.latent))
     finally:
         network.train(training)
     return torch.cat(made).float().cpu()
@@ -66,7 +66,8 @@ def standing(
         norm.reset_running_stats()
         norm.momentum = None  # all batches count alike
     with held(settled):
-        for _ in _made(gan, settled, batches * batch, seed, batch, latent or gan.latent):
+        words = seed, "standing"
+        for _ in _made(gan, settled, batches * batch, words, batch, latent or gan.latent):
             pass
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
@@ -90,15 +91,20 @@ def truncation(gan: GAN, threshold: float) -> Latent:
 
 
 def _made(
-    gan: GAN, network: nn.Module, count: int, seed: int, batch: int, latent: Latent
+    gan: GAN,
+    network: nn.Module,
+    count: int,
+    words: tuple[int, str],
+    batch: int,
+    latent: Latent,
 ) -> Iterator[Tensor]:
     """The images in batches, on the network's device."""
     first = next(network.parameters())
-    latents = latent(count, gan.latent_width, generator(seed, "sample")).to(first.dtype)
+    latents = latent(count, gan.latent_width, generator(*words)).to(first.dtype)
     classes = gan.image.classes
     labels = torch.arange(count) % classes if classes else None
     generate = conditional(network, "labels")
-    with seeded(seed, "noise", device=first.device):
+    with seeded(*words, "noise", device=first.device):
         for i in range(0, count, batch):
             rows = slice(i, i + batch)
             shown = None if labels is None else labels[rows].to(first.device)

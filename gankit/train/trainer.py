@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from warnings import warn
 
 import torch
+import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
 from gankit.datasets import image_grid, scatter
-from gankit.errors import CheckpointError, Diverged, GankitError
+from gankit.errors import CheckpointError, Diverged, GankitError, SetupError
+from gankit.ops import is_running
 from gankit.slots import Dataset, Logger
 from gankit.spec import Train
-from gankit.train.checkpoint import Checkpoint, Writer
+from gankit.train.checkpoint import Checkpoint, Writer, numbered_in
 from gankit.train.engine import ALONE, Engine
+from gankit.train.faults import readable
 from gankit.train.folder import RunFolder
 from gankit.train.health import crossed, health
 from gankit.train.processes import Processes
@@ -45,7 +48,10 @@ class Record:
 
     def numbers(self) -> dict[str, float]:
         """Losses, penalties, D's mean logits and the lengths of the gradients."""
-        return {name: float(value) for name, value in self.measured.items()}
+        if not self.measured:
+            return {}
+        together = torch.stack([value.double() for value in self.measured.values()])
+        return dict(zip(self.measured, together.tolist(), strict=True))
 
 
 class Trainer:
@@ -95,47 +101,87 @@ class Trainer:
         self.folder = RunFolder(Path(folder)) if folder is not None and writes else None
         self._writer: Writer | None = None
         self._signals = signals
+        self._stopping = 0
+        """The signal by which the step at hand is the last, whichever process it came to."""
         self._saved_at = -1
+        self._torn = False
+        """Whether a step was begun and not finished: an error, or a second Ctrl-C, ended it."""
         self._good: Checkpoint | None = None
+        self._numbers: tuple[int, dict[str, float]] = (-1, {})
+        """What was logged last, and at which step."""
         self._warned: set[str] = set()
         self._clock = time.perf_counter(), 0
 
     def open(self) -> None:
-        """Make the folder ready to be written to; iterating does so."""
+        """Make the folder ready to be written to; iterating does so.
+
+        Raises:
+            SetupError: it has checkpoints of later steps, which new ones would push out.
+        """
         if self.folder is not None and self._writer is None:
+            later = [path.name for path in numbered_in(self.folder.checkpoints)]
+            if later and int(later[0].removeprefix("step_")) > self.step:
+                raise SetupError(
+                    f"{self.folder.path} has checkpoints up to {later[0]}, and this trainer is at "
+                    f"step {self.step}\n  restore that first, or choose another folder"
+                )
             self.folder.samples.mkdir(parents=True, exist_ok=True)
+            self.folder.forget_after(self.step)
             self._writer = Writer(self.folder.checkpoints, self.train.keep, self.train.best)
 
     def __iter__(self) -> Iterator[Record]:
         self.open()
+        if self._torn:
+            self._mend()
         if self.train.rollbacks and self._good is None:
             self._good = self.checkpoint()
+        self._compare()
         self._clock = time.perf_counter(), self.step
-        while self.step < self.train.steps:
-            with self._signals() as caught:
-                record = self._advance(caught)
-            if caught:
+        try:
+            yield from self._steps()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # Whoever leaves the loop early keeps what was saved in it.
+            with suppress(GankitError):
                 self.wait()
-                raise Stopped(caught[0])
-            if record is not None:
-                for callback in self.callbacks:
-                    callback(record)
-                yield record
+            raise
         self.wait()
+
+    def _steps(self) -> Iterator[Record]:
+        caught: list[int] = []
+        while self.step < self.train.steps:
+            late = caught
+            with self._signals() as caught:
+                if late and not caught:
+                    caught += late
+                record = self._advance(caught)
+            if self._stopping:
+                self.wait()
+                # Together: launchers soon end those that go on when one has ended.
+                self.engine.processes.largest([0])
+                raise Stopped(self._stopping)
+            if record is not None:
+                yield record
 
     def _advance(self, caught: list[int]) -> Record | None:
         """A step, and all that is due after it; None where it led back to an earlier one."""
+        self._torn = True
         record = Record(self.step + 1, self.engine.step(self.step))
         self.step += 1
+        self._torn = False
         last = self.step == self.train.steps
+        self._stopping = 0
         try:
             if self.step % self.train.log == 0 or last:
                 self._log(record)
             if self.step % self.train.samples == 0 or last:
                 self._draw()
-            if self.engine.processes.any(bool(caught)) and not caught:
-                caught.append(0)  # the signal came to another process
-            if self.step % self.train.checkpoint == 0 or last or caught:
+            for callback in self.callbacks:
+                callback(record)
+            # Decided once, and by all processes: a signal that comes later is for the next step.
+            (self._stopping,) = self.engine.processes.largest([max(caught, default=0)])
+            if self.step % self.train.checkpoint == 0 or last or self._stopping:
                 self.save(record)
         except Diverged as error:
             self._roll_back(error)
@@ -148,29 +194,42 @@ class Trainer:
     def _log(self, record: Record) -> None:
         """Read what was measured, look after the health of it, and write it down."""
         self._refuse_faults()
-        engine = self.engine
-        networks = [player.network for player in engine.players.values()]
-        tensors = [tensor for network in networks for tensor in network.state_dict().values()]
-        if not engine.processes.agree(tensors):
-            raise GankitError(f"the processes have different weights at step {self.step}")
-        if engine.processes.rank:
+        self._compare()
+        if self.engine.processes.rank:
             return
-        real, fake = engine.shown or (None, torch.empty(0))
-        measured = health(engine.gan.generator, engine.gan.discriminator, real, fake)
-        numbers = replace(record, measured={**record.measured, **measured}).numbers()
+        numbers = self._measured(record)
         since, first = self._clock
         seconds = time.perf_counter() - since
         speed = (self.step - first) * self.train.batch / seconds if self.step > first else 0.0
         if self.folder is not None:
-            self.folder.append(self.folder.metrics, {"step": self.step, **numbers})
-            timing = {"step": self.step, "images_per_second": speed}
-            self.folder.append(self.folder.timing, timing)
+            with self.folder.writing():
+                self.folder.append(self.folder.metrics, {"step": self.step, **numbers})
+                timing = {"step": self.step, "images_per_second": speed}
+                self.folder.append(self.folder.timing, timing)
         self._for_loggers(lambda logger: logger.numbers(self.step, numbers))
         self.watch(self.step, numbers, speed)
         warnings = crossed(numbers)
         for name in warnings.keys() - self._warned:
             self.tell(f"step {self.step:,}: {warnings[name]}")
         self._warned = set(warnings)
+
+    def _measured(self, record: Record) -> dict[str, float]:
+        """The numbers of a record and those of its health."""
+        if self._numbers[0] != record.step:
+            gan = self.engine.gan
+            real, fake = self.engine.shown or (None, torch.empty(0))
+            more = health(gan.generator, gan.discriminator, real, fake)
+            everything = Record(record.step, {**record.measured, **more})
+            self._numbers = record.step, everything.numbers()
+        return self._numbers[1]
+
+    def _compare(self) -> None:
+        """Refuse processes that do not have the same weights."""
+        engine = self.engine
+        modules = (*engine.networks.values(), *engine.gan.stateful().values(), engine.ema.average)
+        tensors = [tensor for module in modules for tensor in _tensors(module).values()]
+        if not engine.processes.agree(tensors):
+            raise GankitError(f"the processes have different weights at step {self.step}")
 
     def _draw(self) -> None:
         """A grid of samples."""
@@ -179,7 +238,8 @@ class Trainer:
         grid = picture(self.samples(), self.engine.data)
         if self.folder is not None:
             self.newest = self.folder.samples / f"step_{self.step:07d}.png"
-            grid.save(self.newest)
+            with self.folder.writing():
+                grid.save(self.newest)
         self._for_loggers(lambda logger: logger.picture(self.step, grid))
 
     def _for_loggers(self, call: Callable[[Logger], None]) -> None:
@@ -202,9 +262,12 @@ class Trainer:
             return
         self._refuse_faults()
         self._refuse_nonfinite()
-        numbers = {} if record is None else record.numbers()
-        made = replace(self.checkpoint(), numbers=numbers)
+        writes = self._writer is not None
         self._saved_at = self.step
+        if not writes and not self.train.rollbacks:
+            return
+        numbers = self._measured(record) if record and writes else {}
+        made = replace(self.checkpoint(), numbers=numbers)
         self._good = made if self.train.rollbacks else None
         if self._writer is not None:
             self._writer.write(made)
@@ -216,7 +279,11 @@ class Trainer:
             SetupError: it could not be written.
         """
         if self._writer is not None:
-            self._writer.wait()
+            try:
+                self._writer.wait()
+            except BaseException:
+                self._saved_at = -1  # it was not, so saving again is to mean something
+                raise
 
     def checkpoint(self) -> Checkpoint:
         """All that is needed to go on from here: a copy, which later steps leave as it is."""
@@ -243,7 +310,10 @@ class Trainer:
             engine.load_state(_copied(saved.state))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit this spec: {error}") from error
-        self.step = self._saved_at = saved.step
+        self.step = saved.step
+        self._saved_at = -1
+        self._numbers = -1, {}  # the steps from here on are measured anew
+        self._torn = False
         self._good = saved if self.train.rollbacks else None
 
     def samples(self, count: int = SAMPLES, seed: int = 0) -> Tensor:
@@ -256,13 +326,25 @@ class Trainer:
         if rollbacks >= self.train.rollbacks or self._good is None:
             error.rollbacks = rollbacks
             raise error
-        self.restore(self._good)
+        self._go_back(self._good)
         self.engine.rollbacks = rollbacks + 1
+        first = str(error).splitlines()[0]
+        self.tell(f"{first}; back to step {self.step:,}, rollback {rollbacks + 1}")
+
+    def _go_back(self, good: Checkpoint) -> None:
+        """Be where a state was taken, and forget what came after."""
+        self.restore(good)
+        self._saved_at = self.step
         if self.folder is not None:
             self.folder.forget_after(self.step)
         self._clock = time.perf_counter(), self.step
-        first = str(error).splitlines()[0]
-        self.tell(f"{first}; back to step {self.step:,}, rollback {rollbacks + 1}")
+
+    def _mend(self) -> None:
+        """Leave a step that was begun and not finished."""
+        if self._good is None:
+            raise GankitError("a step was not finished; restore a checkpoint to go on from there")
+        self._go_back(self._good)
+        self.tell(f"a step was not finished; goes on from step {self.step:,}")
 
     def _refuse_faults(self) -> None:
         fault = self.engine.fault()
@@ -272,13 +354,17 @@ class Trainer:
     def _refuse_nonfinite(self) -> None:
         """Refuse weights and statistics that nobody could continue from."""
         for name, player in self.engine.players.items():
-            tensors = {
-                n: t for n, t in player.network.state_dict().items() if t.is_floating_point()
-            }
+            running = {n: b for n, b in player.network.named_buffers() if is_running(n, b)}
+            tensors = dict(player.network.named_parameters()) | running
             finite = torch.stack([t.isfinite().all() for t in tensors.values()])
             if not bool(finite.all()):
                 layer = list(tensors)[int(finite.to(torch.uint8).argmin())]
-                raise Diverged(name, self.step, "weights", layer)
+                raise Diverged(name, self.step, "weights", readable(layer))
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """What a module has to save, without what is no tensor."""
+    return {n: value for n, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _copied(tree: Any) -> Any:
@@ -287,8 +373,19 @@ def _copied(tree: Any) -> Any:
 
 
 def picture(images: Tensor, data: Dataset) -> Picture:
-    """A grid of images, or points drawn over those of the data."""
+    """A grid of images, or points drawn over those of the data.
+
+    Of values that have no colours the first are shown: one channel, three of many, two coordinates.
+    """
     if data.image.size:
-        return image_grid(images)
+        return image_grid(images[:, : _shown(images)])
     real = data.images(torch.arange(min(1000, len(data))))
-    return scatter(images, real)
+    return scatter(_plane(images), _plane(real))
+
+
+def _shown(images: Tensor) -> int:
+    return 3 if images.shape[1] >= 3 else 1
+
+
+def _plane(points: Tensor) -> Tensor:
+    return F.pad(points, (0, max(0, 2 - points.shape[1])))[:, :2]

@@ -72,9 +72,9 @@ class ClassifyingDiscriminator(nn.Module):
         return {"logits": self.logits(features), "classes": self.classes(features)}
 
 
-@gankit.penalty("auxiliary_classifier", needs={"labels"})
+@gankit.penalty("recognised_class", needs={"labels"})
 @dataclass(frozen=True, kw_only=True)
-class AuxiliaryClassifier:
+class RecognisedClass:
     """Both players want D to recognise the class: of real and fake images D, of its fakes G.
 
     weight x cross-entropy of D's head `classes`; in D's turn on the real plus on the fake batch.
@@ -97,13 +97,13 @@ class AuxiliaryClassifier:
 
     def __post_init__(self) -> None:
         if self.weight < 0 or self.every < 1:
-            raise ValueError(f"auxiliary_classifier: weight {self.weight}, every {self.every}")
+            raise ValueError(f"recognised_class: weight {self.weight}, every {self.every}")
 
     def __call__(self, turn: Turn, /) -> Tensor:
         """The share of a player."""
         if "classes" not in turn.fake_heads:
             have = ", ".join(turn.fake_heads)
-            raise ValueError(f'auxiliary_classifier: D has no head "classes", only {have}')
+            raise ValueError(f'recognised_class: D has no head "classes", only {have}')
         assert turn.labels is not None, "labels are declared as needed"
         loss = F.cross_entropy(turn.fake_heads["classes"].float(), turn.labels)
         if turn.player == "D":

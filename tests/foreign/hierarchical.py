@@ -16,8 +16,8 @@ from gankit.networks import Condition, initialize
 from gankit.slots import Activation, Image, Initializer, Norm, Shape
 
 
-@gankit.generator("hierarchical")
-class Hierarchical(nn.Module):
+@gankit.generator("sliced_latent")
+class SlicedLatent(nn.Module):
     """The first slice of z opens the image; each residual block's norms are given another.
 
     Brock, Donahue and Simonyan, "Large Scale GAN Training for High Fidelity Natural Image
@@ -56,7 +56,7 @@ class Hierarchical(nn.Module):
     ) -> None:
         super().__init__()
         if not image.size:
-            raise OptionError("use", '"hierarchical" makes images; the data are points')
+            raise OptionError("use", '"sliced_latent" makes images; the data are points')
         if not norm.needs_condition:
             raise OptionError("norm", "no norm here takes a condition, so z would end at the stem")
         doublings = 0

@@ -13,7 +13,7 @@ from gankit.slots import Discriminator, Image
 
 
 @gankit.discriminator("pac", needs={"separate_batches"})
-class Packed(nn.Module):
+class SideBySide(nn.Module):
     """Any discriminator, shown `images` images side by side, with one opinion of all of them.
 
     A lack of variety that no single image shows is plain in a pack: Lin, Khetan, Fanti and Oh,

@@ -1,7 +1,4 @@
-"""Attention: modules that let every position of a feature map look at the others.
-
-Each starts as the identity, through a learned gain of zero, and keeps (B, C, H, W).
-"""
+"""Self-attention, as in SAGAN."""
 
 from __future__ import annotations
 
@@ -9,19 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gankit.attentions.checks import share_of
 from gankit.errors import OptionError
 from gankit.registry import attention
 from gankit.slots import Norm
 
-__all__ = ["NoAttention", "SelfAttention2d", "explicit", "fused"]
-
-
-@attention("none")
-class NoAttention(nn.Identity):
-    """Looks at nothing: the feature map passes as it is."""
-
-    def __init__(self, channels: int, norm: Norm = Norm(), /) -> None:
-        super().__init__()
+__all__ = ["SelfAttention2d", "explicit", "fused"]
 
 
 @attention("self_attention")
@@ -65,10 +55,8 @@ class SelfAttention2d(nn.Module):
         super().__init__()
         if pool < 1:
             raise OptionError("pool", f"pool must be at least 1, not {pool}")
-        for name, factor in (("reduction", reduction), ("value_reduction", value_reduction)):
-            if not 1 <= factor <= channels:
-                raise OptionError(name, f"{name} {factor} of {channels} channels leaves none")
-        narrow, values = channels // reduction, channels // value_reduction
+        narrow = share_of(channels, "reduction", reduction)
+        values = share_of(channels, "value_reduction", value_reduction)
         self.query = norm.weight(nn.Conv2d(channels, narrow, 1, bias=bias))
         self.key = norm.weight(nn.Conv2d(channels, narrow, 1, bias=bias))
         self.value = norm.weight(nn.Conv2d(channels, values, 1, bias=bias))
@@ -84,7 +72,8 @@ class SelfAttention2d(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)  # (B, HW, C / reduction)
         key = self.pool(self.key(x)).flatten(2).transpose(1, 2)
         value = self.pool(self.value(x)).flatten(2).transpose(1, 2)
-        attend = explicit if self.second_order else fused
+        # On the CPU torch has no fused kernel for queries narrower than values.
+        attend = fused if x.is_cuda and not self.second_order else explicit
         attended = attend(query, key, value).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(attended)
 

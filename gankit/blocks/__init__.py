@@ -1,0 +1,62 @@
+"""Stages of a network: each is made from the shape coming in and the network's Norm.
+
+A stage is called as `stage(x, condition)` and states the shape going out as `out`. A layer stands
+alone: what normalises and activates its output is the next stage, `normalise` or `activate`. A
+stage that looks at the condition says so by a module with `conditioned = True` in it; conditional
+norms have it from the network's Norm.
+"""
+
+from gankit.blocks.heads import Classify, MeanPositions, MinibatchStd, Project, SumPositions
+from gankit.blocks.layers import (
+    Attend,
+    Normalise,
+    NormaliseWith,
+    Plain,
+    activate,
+    conv,
+    dense,
+    transposed,
+)
+from gankit.blocks.residual import (
+    Hidden,
+    Residual,
+    Upsampling,
+    pool,
+    residual,
+    residual_down,
+    residual_stem,
+    residual_up,
+    same,
+    upsample,
+)
+from gankit.blocks.resnext import Basis, InvertedBottleneck, interpolate_down, interpolate_up
+
+__all__ = [
+    "Attend",
+    "Basis",
+    "Classify",
+    "Hidden",
+    "InvertedBottleneck",
+    "MeanPositions",
+    "MinibatchStd",
+    "Normalise",
+    "NormaliseWith",
+    "Plain",
+    "Project",
+    "Residual",
+    "SumPositions",
+    "Upsampling",
+    "activate",
+    "conv",
+    "dense",
+    "interpolate_down",
+    "interpolate_up",
+    "pool",
+    "residual",
+    "residual_down",
+    "residual_stem",
+    "residual_up",
+    "same",
+    "transposed",
+    "upsample",
+]

@@ -1,0 +1,142 @@
+"""What a worker does: the images of one block, decoded and written to their place."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.datasets.decoding import Framing, opened, reason
+from gankit.datasets.packing.duplicates import thumbnail
+from gankit.datasets.packing.looking import Decoder, Seen, look, measured
+from gankit.datasets.packing.sources import File, Source
+
+__all__ = ["Block", "Done", "Job", "look_at", "pack_block", "sizes_in", "sum_of"]
+
+BLOCK_BYTES = 2**22
+BLOCK_ROWS = 256
+
+Looked = tuple[Seen, NDArray[np.uint8] | None]
+"""What a file is, and its pixels or a thumbnail of them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know."""
+
+    source: Source
+    files: tuple[File, ...]
+    framing: Framing
+    original: tuple[int, int] | None = None
+    convert: bool = False
+    decoder: Decoder = "pillow"
+    target: Path = Path()
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of a packed image."""
+        channels, height, width = self.framing.shape
+        return channels * height * width
+
+    @property
+    def rows(self) -> int:
+        """The images of a block: about 4 MiB, and no more than shows progress."""
+        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes))
+
+    @property
+    def blocks(self) -> range:
+        """The numbers of the blocks."""
+        return range(-(-len(self.files) // self.rows))
+
+    def part(self, block: int) -> tuple[File, ...]:
+        """The files of a block."""
+        return self.files[block * self.rows : (block + 1) * self.rows]
+
+
+class Block(NamedTuple):
+    """A block to pack, and the sum it has if it was packed before."""
+
+    number: int
+    sha256: str = ""
+
+
+class Done(NamedTuple):
+    """A packed block; without files where it was there already."""
+
+    number: int
+    sha256: str
+    seen: tuple[Seen, ...]
+
+
+def pack_block(job: Job, block: Block) -> Done:
+    """Decode a block's files and write them to their place in the target; bad ones are zeros."""
+    part = job.part(block.number)
+    start, length = block.number * job.rows * job.row_bytes, len(part) * job.row_bytes
+    if block.sha256 and sum_of(job.target, start, length) == block.sha256:
+        return Done(block.number, block.sha256, ())
+    rows = np.zeros((len(part), *job.framing.shape), np.uint8)
+    seen = []
+    with _quiet():
+        for row, file in zip(rows, part, strict=True):
+            one, pixels = _look(job, file)
+            seen.append(one)
+            if pixels is not None:
+                row[:] = pixels
+    with job.target.open("r+b", buffering=0) as stream:
+        stream.seek(start)
+        left = rows.data.cast("B")
+        while left:
+            left = left[stream.write(left) :]
+    return Done(block.number, hashlib.sha256(rows.data).hexdigest(), tuple(seen))
+
+
+def look_at(job: Job, block: int) -> tuple[int, list[Looked]]:
+    """Decode a block's files, and keep of each only a thumbnail by which it is told from others."""
+    with _quiet():
+        looked = [_look(job, file) for file in job.part(block)]
+    return block, [(seen, None if pixels is None else thumbnail(pixels)) for seen, pixels in looked]
+
+
+def sizes_in(job: Job, block: int) -> tuple[int, list[tuple[int, int] | None]]:
+    """Height and width of a block's files, from their headers; None for what is no image."""
+    found: list[tuple[int, int] | None] = []
+    for file in job.part(block):
+        try:
+            with _quiet(), job.source.open(file.name) as stream, opened(stream) as image:
+                found.append(measured(image))
+        except Exception:  # whatever is wrong with it is told when it is decoded
+            found.append(None)
+    return block, found
+
+
+def sum_of(path: Path, start: int, length: int) -> str:
+    """The SHA-256 of a piece of a file."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return hashlib.sha256(stream.read(length)).hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: what matters is an error here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _look(job: Job, file: File) -> Looked:
+    try:
+        data = job.source.read(file.name)
+        if len(data) != file.bytes:
+            raise ValueError("changed since its folder was listed")
+    # Of an archive's member: a wrong sum, a method that is not known, a password.
+    except Exception as error:
+        return Seen("", 0, 0, "", "", reason(error)), None
+    return look(data, job.framing, convert=job.convert, decoder=job.decoder, original=job.original)

@@ -1,0 +1,195 @@
+"""Where a generator looks: the attention maps of some positions, beside the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from PIL import Image as Pillow
+from PIL import ImageDraw
+from PIL.Image import Image as Picture
+from torch import Tensor, nn
+
+from gankit.attentions import SelfAttention2d
+from gankit.errors import UsageError
+from gankit.export import Live
+from gankit.slots import Latent
+from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
+from gankit.views.sheet import enlarged, sheet
+
+__all__ = ["attention", "map_of", "mapped", "positions"]
+
+DETAILED = 4
+"""Positions that are asked where the image has most detail; one more is asked where it has least."""
+COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0)]
+"""Of the marks: the palette of Okabe and Ito, which the colour-blind can tell apart."""
+LEAST = 128
+
+
+def attention(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+    """Each image with marked positions, and beside it where each of them looks.
+
+    As figure 5 of Zhang et al. (2019), arXiv:1805.08318, of the attention on the largest feature
+    map. An attention is shown if `map_of` knows its map.
+
+    Raises:
+        UsageError: the network has none.
+    """
+    refuse_points(live, "attention")
+    name, module = _largest(live, seed)
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    try:
+        z = latents(live, count, seed, latent)
+        images = images_of(live, z, labels_for(live, count), seed)
+    finally:
+        hook.remove()
+    features = torch.cat(seen)
+    height, width = features.shape[2:]
+    rows, captions = [], []
+    for image, picture, x in zip(images, enlarged(images, LEAST), features, strict=True):
+        asked = positions(image, height, width)
+        weights = _weights(module, x[None])
+        marked = picture.copy()
+        for place, colour in zip(asked, COLOURS, strict=False):
+            _mark(marked, place, (height, width), colour)
+        row, caption = [marked], [""]
+        for (y, x_), colour in zip(asked, COLOURS, strict=False):
+            looks = weights[y * width + x_]
+            drawn = _heat(picture, looks)
+            _mark(drawn, (y, x_), (height, width), colour)
+            row.append(drawn)
+            caption.append(f"{float(looks.amin()):.1%} to {float(looks.amax()):.1%}")
+        rows.append(row)
+        captions.append(caption)
+    asked_for = [*(f"{k}" for k in range(1, len(COLOURS))), "background"]
+    keys = weights.shape[1] * weights.shape[2]
+    stage = name.removesuffix(".module").removesuffix(".attention")
+    told = f"{stage}: {height} x {width} positions look at {keys}; evenly, each would get {1 / keys:.1%}"
+    gain = getattr(module, "gamma", None)
+    if isinstance(gain, Tensor) and gain.numel() == 1:
+        told += f"; the gain is {float(gain.detach()):.3f}"
+    return sheet(
+        rows,
+        title="Where the marked positions look",
+        notes=[told, "under each map its least and its largest weight, which are its darkest and its brightest", signed(live, seed)],
+        columns=["image", *asked_for],
+        captions=captions,
+        colours=[(110, 110, 110), *COLOURS],
+        apart=1,
+    )
+
+
+def map_of(module: nn.Module, x: Tensor) -> Tensor | None:
+    """How much each position looks at each other one; None for a module that cannot say.
+
+    A module says so by a method `attention_map(x)`; SAGAN's self-attention is known here: the
+    softmax over keys, beta in the paper.
+
+    Shape: x (B, C, H, W) -> (B, H W, keys), each row adding up to 1.
+    """
+    own = getattr(module, "attention_map", None)
+    if callable(own):
+        return own(x)
+    if not isinstance(module, SelfAttention2d):
+        return None
+    query = module.query(x).flatten(2)
+    key = module.pool(module.key(x)).flatten(2)
+    return F.softmax(query.transpose(1, 2) @ key, dim=-1)
+
+
+def mapped(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The attentions of a network that can give their map, by name."""
+    for name, module in network.named_modules():
+        if isinstance(module, SelfAttention2d) or callable(getattr(module, "attention_map", None)):
+            yield name, module
+
+
+def _largest(live: Live, seed: int) -> tuple[str, nn.Module]:
+    """The attention on the largest feature map; of equal ones the last."""
+    found = list(mapped(live.network))
+    if live.exported in ("pt2", "onnx"):
+        raise UsageError(f"--as attention asks modules, and a {live.exported} file has none")
+    if not found:
+        raise UsageError("--as attention: this generator has no attention that can give its map")
+    sizes: dict[str, int] = {}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _, args, name=name: sizes.__setitem__(name, math.prod(args[0].shape[2:]))
+        )
+        for name, module in found
+    ]
+    try:
+        images_of(live, latents(live, 1, seed), labels_for(live, 1), seed)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(reversed(found), key=lambda pair: sizes.get(pair[0], 0))
+
+
+@torch.no_grad()
+def _weights(module: nn.Module, x: Tensor) -> Tensor:
+    """One image's map: (H W, height of keys, width of keys)."""
+    made = map_of(module, x)
+    assert made is not None
+    height, width = x.shape[2:]
+    share = math.sqrt(made.shape[2] / (height * width))
+    return made[0].float().cpu().unflatten(1, (round(height * share), round(width * share)))
+
+
+def positions(image: Tensor, height: int, width: int) -> list[tuple[int, int]]:
+    """Which positions of a feature map to ask: where the image has most detail, and where least.
+
+    Detail is the mean difference between neighbouring pixels; the positions keep a distance of a
+    quarter of the map.
+
+    Shape: image (C, H, W).
+    """
+    grey = image.float().mean(0, keepdim=True)
+    down = F.pad((grey[:, 1:] - grey[:, :-1]).abs(), (0, 0, 0, 1))
+    right = F.pad((grey[:, :, 1:] - grey[:, :, :-1]).abs(), (0, 1))
+    detail = F.adaptive_avg_pool2d(down + right, (height, width))[0]
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    free = torch.ones_like(detail, dtype=torch.bool)
+    chosen = []
+    for rank in range(DETAILED + 1):
+        least = rank == DETAILED
+        scored = detail.masked_fill(~free, math.inf if least else -math.inf)
+        flat = int(scored.argmin() if least else scored.argmax())
+        y, x = divmod(flat, width)
+        chosen.append((y, x))
+        near = ((rows - y).abs() < height / 4) & ((columns - x).abs() < width / 4)
+        free &= ~near
+    return chosen
+
+
+def _heat(picture: Picture, looks: Tensor) -> Picture:
+    """A map over the darkened grey image, its least weight dark and its largest bright."""
+    import matplotlib
+    import numpy
+
+    low, high = looks.aminmax()
+    # By the root, or one large weight would leave all others dark.
+    share = ((looks - low) / (high - low).clamp_min(1e-12)).sqrt()
+    size = picture.size
+    small = Pillow.fromarray((share * 255).round().to(torch.uint8).numpy())
+    levels = small.resize(size, Pillow.Resampling.NEAREST)
+    table = matplotlib.colormaps["inferno"](range(256), bytes=True)[:, :3]
+    coloured = Pillow.fromarray(table[numpy.asarray(levels)])
+    dark = picture.convert("L").convert("RGB").point(lambda value: value * 0.45)
+    return Pillow.composite(coloured, dark, levels.point(lambda value: 40 + value * 0.84))
+
+
+def _mark(
+    picture: Picture, place: tuple[int, int], grid: tuple[int, int], colour: tuple[int, int, int]
+) -> None:
+    """A ring around a position of a feature map."""
+    draw = ImageDraw.Draw(picture)
+    cell = picture.width / grid[1], picture.height / grid[0]
+    x, y = (place[1] + 0.5) * cell[0], (place[0] + 0.5) * cell[1]
+    radius = max(5.0, min(cell) / 2)
+    for wider, ink, line in ((1.5, (255, 255, 255), 5), (0, colour, 3)):
+        reach = radius + wider
+        draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=ink, width=line)

@@ -1,0 +1,106 @@
+"""Pictures of the space of latents: on the way between two, and towards its middle."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from PIL.Image import Image as Picture
+from torch import Tensor
+
+from gankit.errors import OptionError, UsageError
+from gankit.export import Live
+from gankit.latents import normal, truncated
+from gankit.slots import Latent
+from gankit.train.sampling import truncation
+from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
+from gankit.views.sheet import enlarged, sheet
+
+__all__ = ["interpolation", "slerp", "sweep"]
+
+STEPS = 8
+"""Images from one end of an interpolation to the other."""
+THRESHOLDS = (2.0, 1.5, 1.0, 0.75, 0.5, 0.25, 0.1)
+FAR = 8.0
+"""A threshold, in standard deviations, that no latent in 10^15 is beyond."""
+
+
+def interpolation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+    """Rows of images between pairs of latents.
+
+    Spherical for normal latents, as in White, "Sampling Generative Networks" (2016),
+    arXiv:1609.04468, section 2.1: a straight line leads through the middle, where no latent of
+    training was. For others straight, which leaves no convex region.
+    """
+    refuse_points(live, "interpolation")
+    spherical = _made_by(live) in (normal, truncated)
+    ends = latents(live, 2 * count, seed, latent)
+    path = slerp if spherical else torch.lerp
+    at = torch.linspace(0, 1, STEPS)
+    z = torch.stack([path(ends[0::2], ends[1::2], weight) for weight in at], dim=1).flatten(0, 1)
+    labels = labels_for(live, count)
+    rows = None if labels is None else labels.repeat_interleave(STEPS)
+    pictures = enlarged(images_of(live, z, rows, seed))
+    kind = "Spherical" if spherical else "Straight"
+    return sheet(
+        [pictures[i : i + STEPS] for i in range(0, len(pictures), STEPS)],
+        title=f"{kind} interpolation between pairs of latents",
+        notes=[signed(live, seed)],
+        columns=["from", *(f"{weight:.0%}" for weight in at[1:-1].tolist()), "to"],
+    )
+
+
+def slerp(one: Tensor, other: Tensor, weight: Tensor | float) -> Tensor:
+    """The point on the great circle, row by row; lengths go from the one's to the other's.
+
+    Shape: (B, latent) and (B, latent) -> (B, latent).
+    """
+    lengths = [torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (one, other)]
+    units = [z / length for z, length in zip((one, other), lengths, strict=True)]
+    angle = (units[0] * units[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
+    near = angle.sin() < 1e-4  # one direction, where the line is as good
+    wide = torch.where(near, torch.ones_like(angle), angle)
+    sides = [((1 - weight) * wide).sin() / wide.sin(), (weight * wide).sin() / wide.sin()]
+    around = sides[0] * units[0] + sides[1] * units[1]
+    length = torch.lerp(*lengths, torch.as_tensor(weight, dtype=one.dtype))
+    straight = torch.lerp(one, other, torch.as_tensor(weight, dtype=one.dtype))
+    return torch.where(near, straight, around * length)
+
+
+def sweep(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+    """Rows of the same latents, none further out than a threshold that falls from row to row.
+
+    Brock, Donahue and Simonyan (2019), arXiv:1809.11096, section 3.1. Each value keeps its rank:
+    it is the one that the same draw has in the narrower distribution.
+
+    Raises:
+        UsageError: the latents are not normal, or a threshold was given.
+    """
+    refuse_points(live, "truncation")
+    if latent is not None:
+        raise UsageError("--as truncation has thresholds of its own: leave --truncation out")
+    trained = FAR
+    if _made_by(live) is truncated:
+        given = live.gan.latent.keywords if isinstance(live.gan.latent, partial) else {}
+        trained = given.get("threshold", 2.0)
+    thresholds = [trained, *(t for t in THRESHOLDS if t < trained)]
+    rows = []
+    for threshold in thresholds:
+        try:
+            made = truncation(live.gan, threshold)
+        except OptionError as error:
+            raise UsageError(f"--as truncation: {error}") from error
+        z = latents(live, count, seed, made)
+        rows.append(enlarged(images_of(live, z, labels_for(live, count), seed)))
+    return sheet(
+        rows,
+        title="Truncation: the same latents, less and less far out",
+        notes=["no value beyond so many standard deviations", signed(live, seed)],
+        names=["no limit" if t == FAR else f"{t:g}" for t in thresholds],
+    )
+
+
+def _made_by(live: Live) -> object:
+    """The function that draws the latents."""
+    latent = live.gan.latent
+    return latent.func if isinstance(latent, partial) else latent
