@@ -135,7 +135,7 @@ def check_two_steps(text: str, overrides: list[str]) -> bool:
 OUTCOMES: Counter[bool] = Counter()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(specs())
 def test_two_steps_of_anything_that_is_built(made: tuple[str, list[str]]) -> None:
     OUTCOMES[check_two_steps(*made)] += 1
@@ -144,8 +144,8 @@ def test_two_steps_of_anything_that_is_built(made: tuple[str, list[str]]) -> Non
 def test_and_much_is_built() -> None:
     if not OUTCOMES:
         pytest.skip("tells of the test before it")
-    assert OUTCOMES[True] >= 20
-    assert OUTCOMES[False] >= 5
+    assert OUTCOMES[True] >= 15
+    assert OUTCOMES[False] >= 3
 
 
 def test_every_schedule_of_numbers_is_tried_on_them() -> None:

@@ -314,7 +314,7 @@ def test_a_second_order_penalty_has_the_value_of_float32() -> None:
 
 # --- curves
 
-STEPS = 60
+STEPS = 50
 MOST, MEAN = 0.05, 0.015
 """How far a curve may be from float32's, at any step and in the mean, while D's loss falls from 2.1
 to 1.3; a third of it has been seen."""
@@ -348,7 +348,7 @@ def check_curve(name: str, *overrides: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-@pytest.mark.parametrize("more", [(), ("penalty.r1.weight=0.1",)])
+@pytest.mark.parametrize("more", [(), ("penalty.r1.weight=5.0",)])
 def test_curves_are_those_of_float32_but_for_rounding(name: str, more: tuple[str, ...]) -> None:
     check_curve(name, *more)
 
@@ -384,8 +384,7 @@ def penalties_unscaled() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.mark.parametrize("broken", [unscaled_forgotten, never_scaled, penalties_unscaled])
 def test_twin_scales_that_are_not_taken_off_or_put_on_are_caught(broken: Any) -> None:
-    plain("penalty.r1.weight=5.0")
-    check_curve("fp16", "penalty.r1.weight=5.0")
+    plain("penalty.r1.weight=5.0")  # before anything is broken
     with broken(), pytest.raises(AssertionError):
         check_curve("fp16", "penalty.r1.weight=5.0")
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -39,6 +40,7 @@ from gankit.train import Trainer, checkpoint, player, run
 from gankit.train.checkpoint import Checkpoint
 from gankit.train.engine import Engine
 from gankit.train.faults import Fault
+from gankit.train.folder import RunFolder
 from gankit.train.player import Player
 from gankit.train.precision import LossScale
 from tests.specs import IMAGES, POINTS
@@ -560,6 +562,15 @@ def test_an_overflow_is_left_out_and_halves_the_players_own_scale(who: str, othe
     assert bits_of(engine.players[who].network) != weights
 
 
+def test_a_scale_that_both_players_share_is_caught() -> None:
+    engine = engine_of(POINTS, "train.precision=fp16")
+    engine.players["G"].scale = engine.players["D"].scale
+    engine.players["D"].scale.value.fill_(2.0**10)
+    with ill("gradient", "D", at(0), INF):
+        engine.step(0)
+    assert scales(engine) == {"D": 2.0**9, "G": 2.0**9}
+
+
 def test_a_run_in_fp16_survives_overflows_until_the_scale_is_at_its_floor(tmp_path: Path) -> None:
     """Sixteen halvings from 2^16 on; then the scale is no more to blame."""
     spec = spec_of(tmp_path, POINTS, "train.precision=fp16", "train.steps=30", "train.rollbacks=0")
@@ -691,6 +702,16 @@ def test_a_save_that_fails_leaves_what_was_there(
     assert [found.name for found in sorted(tmp_path.iterdir())] == ["step_1", "step_2"]
 
 
+def test_a_save_that_leaves_half_of_it_behind_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", silent)  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch, "save", lambda *given: refuse(FULL)())
+    with pytest.raises(SetupError):
+        checkpoint.save(tmp_path, saved(2))
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished_2"]
+
+
 @contextmanager
 def refusing(folder: Path, number: int) -> Iterator[list[str]]:
     """The disk is full when something in a folder is written for the `number`-th time."""
@@ -804,6 +825,23 @@ def test_a_real_disk_that_is_full(small_disk: Callable[[int], Path], tmp_path: P
     assert (again.code, "continues at step 4 of 12" in again.err) == (0, True)
     end = content(disk / "run", 12)
     assert differences(end, content(tmp_path / "whole", 12)) == []
+
+
+def test_of_a_checkpoint_and_metrics_that_find_no_room_the_checkpoint_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can say how much room is needed."""
+
+    def append(file: Path, record: Mapping[str, Any]) -> None:
+        if record["step"] > 4:
+            raise FULL
+
+    monkeypatch.setattr(torch, "save", lambda *given: refuse(FULL)())
+    monkeypatch.setattr(RunFolder, "append", staticmethod(append))
+    said = train(spec_of(tmp_path), tmp_path / "run")
+    assert said.code == 4
+    assert "error: cannot save a checkpoint in " in said.err
+    assert "  it needs about " in said.err
 
 
 # --- checkpoints that are not what was written
@@ -1056,17 +1094,19 @@ def test_nobody_has_to_listen(command: str, environment: dict[str, str], tmp_pat
     assert len(told(tmp_path / SPECIAL)) == 20
 
 
+class Gone(io.StringIO):
+    """A terminal that has been closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_what_is_told_to_nobody_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
     file = tmp_path / "spec.toml"
     file.write_text(POINTS)
     words = ["gankit", "train", str(file), "--run", str(tmp_path / "run"), "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(sys, "stderr", Gone())
     for more, code in (((), 0), (("--set", "seed=1"), 5)):
         monkeypatch.setattr(sys, "argv", [*words, *more])
@@ -1074,3 +1114,6 @@ def test_what_is_told_to_nobody_does_not_end_a_run(
             cli.main()
         assert (end.value.code or 0) == code, "the code is told where the message is not"
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+    monkeypatch.setattr("gankit.cli.train.tell", partial(print, file=Gone()))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        cli.main()

@@ -28,7 +28,8 @@ FLOORS = [
     {"build"},
     {"evaluate"},
     {"train"},
-    {"study", "testing", "recipes", "report"},
+    {"study", "testing", "recipes", "report", "export"},
+    {"views"},
     {"cli", "__main__"},
 ]
 """From the cellar up: what stands on one floor may import from it and from those below.

@@ -142,6 +142,11 @@ def test_joined_batch_norm_is_that_of_the_whole_batch(pair: Together) -> None:
     assert difference(pair, IMAGES, (*BATCHNORM, "penalty.r1={}"), 30, True) == ""
     more = (*BATCHNORM, "train.batches=joint", "schedule.simultaneous={}", "penalty.r2={every=2}")
     assert difference(pair, IMAGES, more, 10, True) == ""
+    conditional = (
+        'generator.norm={use="conditional_batchnorm", sync=true, initializer="normal"}',
+        "generator.condition=label",
+    )
+    assert difference(pair, IMAGES, conditional, 10, True) == ""
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def spec_of(folder: Path, text: str = POINTS, *overrides: str) -> Spec:
     return load(file, (*FAST, *overrides))
 
 
-def silent(*anything: object) -> None:
+def silent(*anything: object, **how: object) -> None:
     """Who listens to nothing."""
 
 
@@ -613,6 +613,16 @@ def written() -> None:
             thread.join()
 
 
+def test_a_stop_that_does_not_save_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "save", silent)
+    with at_step(6, lambda: signal.raise_signal(signal.SIGTERM)):
+        assert train(spec_of(tmp_path), tmp_path / "run").code == 75
+    found, _ = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert found is None
+
+
 def test_a_second_ctrl_c_leaves_at_once_and_the_checkpoint_before_it_intact(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert train(spec, tmp_path / "whole").code == 0
@@ -881,13 +891,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_disk(yard: Yard, tmp_path: Path) 
     assert end(begin(command, yard.said)) == 0
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(tmp_path)
     with RunFolder(tmp_path / "run").locked():
         said = train(spec, tmp_path / "run")
         assert said.code == 4
         assert "error: another process is training in " in said.err
-    assert train(spec, tmp_path / "run").code == 0
+        monkeypatch.setattr("fcntl.flock", silent)
+        assert train(spec, tmp_path / "run").code == 0, "without the lock nobody refuses"
 
 
 def test_the_second_of_two_trainers_is_refused_and_the_first_unharmed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gankit.export import Live
-    from gankit.slots import Dataset
+    from gankit.slots import Dataset, Latent
 
 __all__ = ["sample"]
 
-VIEWS = ("grid", "interpolation", "truncation", "attention", "neighbours")
+AS = {
+    "grid": "sample",
+    "interpolation": "interpolation",
+    "truncation": "truncated sample",
+    "attention": "sample",
+    "neighbours": "sample",
+}
+"""What a picture can show, and what `-n` counts in it."""
 
 
 def sample(
@@ -39,7 +47,7 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the latents.")] = 0,
     view: Annotated[
-        str, typer.Option("--as", metavar="|".join(VIEWS), help="What a .png shows.")
+        str, typer.Option("--as", metavar="|".join(AS), help="What an x.png shows.")
     ] = "grid",
     truncation: Annotated[
         float | None,
@@ -53,61 +61,34 @@ def sample(
     plugin: Plugins = None,
 ) -> None:
     """Draw images from the averaged generator of a run's newest checkpoint, or from an export."""
-    if view not in VIEWS:
-        raise UsageError(f'--as knows no "{view}"; {choices(view, VIEWS)}')
-    count = (64 if view == "grid" else 8) if count is None else count
+    if count is None:
+        count = 64 if view == "grid" else 8
     _check(count, out, view, standing)
     live = _live(run, tuple(plugin or ()), device, threads)
-    from gankit.randomness import generator
-    from gankit.train import sampling
-
     if standing and live.exported:
         raise UsageError("--standing: an export has its batch statistics folded in; use the run")
-    try:
-        latent = None if truncation is None else sampling.truncation(live.gan, truncation)
-        (latent or live.gan.latent)(1, live.gan.latent_width, generator(seed))
-    except OptionError as error:
-        raise UsageError(f"--truncation: {error}") from error
+    latent = _latent(live, truncation, seed)
     try:
         if standing:
-            from dataclasses import replace
+            from gankit.train.sampling import standing as settled
 
-            settled = sampling.standing(live.gan, live.network, standing, seed, latent=latent)
-            live = replace(live, network=settled)
-        if view == "grid":
-            images = sampling.draw(live.gan, live.network, count, seed, latent=latent)
-            picture = None
-        else:
-            from gankit.views import VIEWS as drawn
-
-            picture = drawn[view](live, count, seed, latent)
+            network = settled(live.gan, live.network, standing, seed, latent=latent)
+            live = replace(live, network=network)
+        _draw(live, view, count, seed, latent, out)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
             raise
         raise SetupError(f"{count:,} images at once are more than this machine holds") from error
-    try:
-        if picture is None:
-            _write(images, live.data, out)
-        else:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(out)
     except OSError as error:
         raise SetupError(f"cannot write {out}: {error.strerror or error}") from error
-    what = "sample" if view == "grid" else _ROWS[view]
     plural = "" if count == 1 else "s"
-    tell(f"wrote {count:,} {what}{plural} of step {live.step:,} to {out}")
-
-
-_ROWS = {
-    "interpolation": "interpolation",
-    "truncation": "truncated sample",
-    "attention": "sample",
-    "neighbours": "sample",
-}
-"""What `-n` counts."""
+    tell(f"wrote {count:,} {AS[view]}{plural} of step {live.step:,} to {out}")
 
 
 def _check(count: int, out: Path, view: str, standing: int) -> None:
+    """Refuse what cannot be meant, before anything is loaded."""
+    if view not in AS:
+        raise UsageError(f'--as knows no "{view}"; {choices(view, AS)}')
     if count < 1:
         raise UsageError(f"-n takes a number of images, not {count}")
     if out.suffix == ".png" and count > 10_000:
@@ -131,12 +112,43 @@ def _live(run: Path, plugins: tuple[Path, ...], device: str, threads: int) -> Li
     if run.is_dir() or format_of(run) is None:
         where = pick_device(device, threads)
         return of_run(run, plugins=plugins, device=where, tell=tell)
-    # A program runs where it was exported for; the choice of a device is for the others.
-    chosen = "cpu" if device == "auto" and run.suffix != ".safetensors" else device
+    # Programs run where they were exported for.
+    chosen = "cpu" if device == "auto" and format_of(run) != "safetensors" else device
     live = of_file(run, plugins=plugins, device=pick_device(chosen, threads))
     if live.player == "discriminator":
         raise UsageError(f"{run} holds a discriminator; samples are drawn from a generator")
     return live
+
+
+def _latent(live: Live, truncation: float | None, seed: int) -> Latent | None:
+    """Latents that are not the network's own, if any are asked for."""
+    if truncation is None:
+        return None
+    from gankit.randomness import generator
+    from gankit.train import sampling
+
+    try:
+        latent = sampling.truncation(live.gan, truncation)
+        latent(1, live.gan.latent_width, generator(seed))
+    except OptionError as error:
+        raise UsageError(f"--truncation: {error}") from error
+    return latent
+
+
+def _draw(live: Live, view: str, count: int, seed: int, latent: Latent | None, out: Path) -> None:
+    """Write what is asked for."""
+    if view == "grid":
+        from gankit.train.sampling import draw
+
+        images = draw(live.gan, live.network, count, seed, latent=latent)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(images, live.data, out)
+        return
+    from gankit.views import VIEWS
+
+    picture = VIEWS[view](live, count, seed, latent)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
 
 
 def _write(images: Tensor, data: Dataset, out: Path) -> None:
@@ -145,7 +157,6 @@ def _write(images: Tensor, data: Dataset, out: Path) -> None:
     from gankit.datasets import to_uint8
     from gankit.train.trainer import picture
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     values = to_uint8(images) if data.image.size else images
     if out.suffix == ".png":
         picture(images, data).save(out)

@@ -2,7 +2,7 @@
 
 `torch.export.load` unpickles where a file asks for it, evaluates its symbolic expressions with
 sympy, looks up any function of torch by name, and runs its guards as Python. What `gankit export`
-writes needs none of that, so a file that does is not opened; and torch is handed a copy made of what
+writes needs none of that, so a file that does is not opened. Torch is handed a copy made of what
 was looked at, so that two readings of one zip cannot differ.
 """
 
@@ -27,7 +27,9 @@ MEMBERS = re.compile(
     r"|data/(weights|constants)/(weight_\d+|tensor_\d+|model_(weights|constants)_config\.json)"
     rf"|data/sample_inputs/model\.pt|extra/{re.escape(FACTS)}"
 )
-CALLS = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|_operator\.(add|sub|mul|floordiv|getitem)")
+CALLS = re.compile(
+    r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|_operator\.(add|sub|mul|floordiv|getitem)"
+)
 SYMBOL = re.compile(r"Symbol\('[su]\d+'(, \w+=True)*\)")
 ARITHMETIC = re.compile(r"(?:[\s\d()+\-*,]|/|\b(?:Add|Mul|Pow|Max|Min|Mod|FloorDiv|Integer)\b)*")
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -64,7 +66,9 @@ def harmless(path: Path) -> io.BytesIO:
         program["guards_code"] = []
         members[PROGRAM] = json.dumps(_looked_at(program)).encode()
     except CheckpointError as error:
-        raise CheckpointError(f"{path} is not read: {error}, as nothing is that gankit exports") from None
+        raise CheckpointError(
+            f"{path} is not read: {error}, as nothing is that gankit exports"
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is no pt2 file as gankit writes it") from error
     copy = io.BytesIO()

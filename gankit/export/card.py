@@ -29,10 +29,10 @@ WHAT = {
 }
 NEEDS = {
     "safetensors": (
-        "The file holds tensors, by the names of the network that the spec describes. `gankit` makes"
-        " that network again, an ordinary `nn.Module`; for one of your own,"
-        " `safetensors.torch.load_file` reads the tensors. Nothing in it can run code, unless the"
-        " spec names local plugin files, which have to be given by name."
+        "The file holds tensors, by the names they have in the network that the spec describes."
+        " gankit makes that network again, an ordinary `nn.Module`; for one of your own,"
+        " `safetensors.torch.load_file` reads the tensors, which are listed at the end. Nothing in"
+        " the file can run code."
     ),
     "pt2": (
         "It needs torch and no gankit. `torch.export.load` is for files that you trust: compare the"
@@ -42,9 +42,7 @@ NEEDS = {
 }
 
 
-def card(
-    live: Live, made: Exported, call: Call, sha256: str, size: int, network: nn.Module
-) -> str:
+def card(live: Live, made: Exported, call: Call, sha256: str, size: int, network: nn.Module) -> str:
     """The text, as Markdown."""
     to = made.file.suffix[1:]
     spec = dumps(live.spec.resolved())
@@ -201,7 +199,7 @@ def _scored(live: Live) -> str:
 
 def scores(run: Path, step: int) -> dict[str, float]:
     """The numbers that the files in a run's folder `eval` have for a step."""
-    found = {}
+    found: dict[str, float] = {}
     for file in sorted((run / "eval").glob("*.json")):
         try:
             told = json.loads(file.read_text(encoding="utf-8"))

@@ -51,11 +51,10 @@ def fold_weights(network: nn.Module) -> tuple[nn.Module, int]:
             module.__class__ = _again(type(module))
             names = list(module.parametrizations)  # type: ignore[arg-type]
             for name in names:
-                learned = len(list(module.parametrizations[name].parameters(recurse=False)))  # type: ignore[index]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
                 value: Tensor = getattr(module, name)
-                if learned and not isinstance(value, nn.Parameter):
-                    # Of a weight with several originals torch makes a parameter only with gradients.
+                if not isinstance(value, nn.Parameter):
+                    # What torch leaves of a weight with several originals, where gradients are off.
                     delattr(module, name)
                     module.register_parameter(name, nn.Parameter(value))
             count += len(names)
@@ -86,7 +85,7 @@ def fold_batchnorms(network: nn.Module, program: ExportedProgram) -> tuple[list[
         scale, shift, mean, variance = (_value(arg, network, program) for arg in norm.args[1:5])
         if mean is None or variance is None:
             continue
-        factor = torch.rsqrt(variance + float(norm.args[7]))  # type: ignore[arg-type]
+        factor = torch.rsqrt(variance + float(norm.args[7]))
         factor = factor if scale is None else factor * scale
         offset = -mean * factor if shift is None else shift - mean * factor
         _absorb(layer, factor, offset)
@@ -187,10 +186,8 @@ def restructured(network: nn.Module, folded: Iterable[str], names: Collection[st
         plain.get_submodule(path)
         plain.set_submodule(path, Passed())
     for path, module in plain.named_modules():
-        missing = isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and module.bias is None
-        if missing and f"{path}.bias" in names:
-            weight: Tensor = module.weight  # type: ignore[assignment]
-            outputs = getattr(module, "out_channels", None) or module.out_features
-            empty = torch.zeros(int(outputs), dtype=weight.dtype, device=weight.device)  # type: ignore[arg-type]
-            module.bias = nn.Parameter(empty, requires_grad=False)
+        layer = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+        if layer and module.bias is None and f"{path}.bias" in names:
+            outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            module.bias = nn.Parameter(module.weight.new_zeros(outputs), requires_grad=False)
     return plain

@@ -23,7 +23,7 @@ from gankit.export.archive import FACTS, facts_in, harmless
 from gankit.export.folding import restructured
 from gankit.export.tracing import Call, quiet, traced
 
-__all__ = ["FORMATS", "Facts", "Foreign", "Format"]
+__all__ = ["FORMATS", "Facts", "Foreign", "Format", "Onnx", "Pt2", "Safetensors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,14 @@ class Facts:
         if not isinstance(told, dict) or told.get("version") != 1:
             raise ValueError("written by another version of gankit")
         try:
-            lists = {name: tuple(map(str, told[name])) for name in ("inputs", "outputs", "folded")}
-            spec, weights = str(told["spec"]), str(told["weights"])
-            return cls(spec=spec, weights=weights, step=int(told["step"]), **lists)
+            return cls(
+                spec=str(told["spec"]),
+                weights=str(told["weights"]),
+                step=int(told["step"]),
+                inputs=tuple(map(str, told["inputs"])),
+                outputs=tuple(map(str, told["outputs"])),
+                folded=tuple(map(str, told["folded"])),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"a record without {error}") from error
 
@@ -193,7 +198,8 @@ class Onnx:
         def run(*given: Tensor) -> Any:
             named = dict(zip(facts.inputs, (t.detach().cpu().numpy() for t in given), strict=True))
             made = [torch.from_numpy(array) for array in session.run(None, named)]
-            return made[0] if facts.weights != "discriminator" else dict(zip(facts.outputs, made))
+            heads = dict(zip(facts.outputs, made, strict=True))
+            return heads if facts.weights == "discriminator" else made[0]
 
         return Foreign(run, facts.inputs)
 
@@ -211,9 +217,7 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 

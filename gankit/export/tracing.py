@@ -19,7 +19,7 @@ from gankit.randomness import generator
 from gankit.slots import heads_of
 from gankit.train.sampling import draw
 
-__all__ = ["Call", "call_of", "labels_read", "quiet", "traced"]
+__all__ = ["ROWS", "Call", "call_of", "labels_read", "quiet", "traced"]
 
 ROWS = 16
 """How many images are compared."""

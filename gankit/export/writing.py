@@ -23,7 +23,6 @@ from gankit.export.tracing import ROWS, Call, call_of, labels_read, traced
 from gankit.randomness import seeded
 from gankit.slots import Image, conditional, heads_of
 from gankit.spec import dumps
-from gankit.train.folder import replace
 
 __all__ = ["LIMIT", "Exported", "difference", "export"]
 
@@ -70,17 +69,21 @@ def export(
     if out.suffix != f".{to}":
         raise UsageError(f"a {to} file is called x.{to}, not {out.name}")
     network, count = fold_weights(live.network)
-    call = call_of(live.gan, live.network)
-    folded, norms = _fold(network, call, tell)
-    if not folded.labels and "labels" in call.inputs:
-        call = call.without("labels")
+    try:
+        call, folded, norms = _fold(network, call_of(live.gan, live.network))
+    except SpecError as error:
+        if to != "safetensors":
+            raise
+        call, folded = call_of(live.gan, live.network), []
+        norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+        tell(f"batch norms stay: {error.problems[0].message}")
     facts = Facts(
         spec=dumps(live.spec.resolved()),
         weights=live.weights,
         step=live.step,
         inputs=tuple(call.inputs),
         outputs=call.outputs,
-        folded=tuple(folded.names),
+        folded=tuple(folded),
     )
     unfinished = out.with_name(f".unfinished_{out.name}")
     try:
@@ -97,12 +100,11 @@ def export(
         with unfinished.open("rb") as stream:
             os.fsync(stream.fileno())
             total = hashlib.file_digest(stream, "sha256").hexdigest()
-        made = Exported(
-            out, out.with_name(f"{out.name}.md"), found, count, tuple(folded.names), norms
-        )
+        made = Exported(out, out.with_name(f"{out.name}.md"), found, count, facts.folded, norms)
         text = card(live, made, call, total, unfinished.stat().st_size, network)
         unfinished.replace(out)
-        replace(made.card, text)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(made.card)
     except (OSError, SafetensorError) as error:
         problem = getattr(error, "strerror", None) or error
         raise SetupError(f"cannot write {out}: {problem}") from error
@@ -112,26 +114,19 @@ def export(
     return made
 
 
-@dataclass(frozen=True)
-class _Folded:
-    names: list[str]
-    labels: bool
-    """Whether the network looks at its labels, as far as is known."""
+def _fold(network: nn.Module, call: Call) -> tuple[Call, list[str], int]:
+    """Fold the batch norms of a copy, in place: their names, and how many there are.
 
+    The call comes back without labels where the network does not look at them.
 
-def _fold(
-    network: nn.Module, call: Call, tell: Callable[[str], object]
-) -> tuple[_Folded, int]:
-    """Fold the batch norms of a copy, in place; where it cannot be traced, leave them."""
-    try:
-        program = traced(network, call)
-    except SpecError as error:
-        norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-        tell(f"batch norms stay: {error.problems[0].message}")
-        return _Folded([], labels=True), norms
-    read = "labels" in call.inputs and labels_read(network, program)
+    Raises:
+        SpecError: it cannot be traced, so nobody knows who reads what.
+    """
+    program = traced(network, call)
     names, norms = fold_batchnorms(network, program)
-    return _Folded(names, read), norms
+    if "labels" in call.inputs and not labels_read(network, program):
+        call = call.without("labels")
+    return call, names, norms
 
 
 def _default(live: Live, to: str) -> Path:

@@ -68,4 +68,4 @@ def _surprise(turn: Turn, heads: Mapping[str, Tensor]) -> Tensor:
             f'auxiliary_classifier: D has no head "classes", only {", ".join(heads)};'
             ' give it head = "auxiliary"'
         )
-    return F.cross_entropy(heads["classes"].float(), turn.labels)
+    return F.cross_entropy(heads["classes"], turn.labels)

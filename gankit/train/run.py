@@ -129,15 +129,11 @@ def _trained(
         state = "diverged" if isinstance(error, Diverged) else "failed"
         with suppress(OSError):
             status(state, trainer.step, steps, reason=str(error) or type(error).__name__)
-        unsaved: GankitError | None = None
         if not isinstance(error, KeyboardInterrupt):
-            try:
+            with suppress(GankitError):
                 trainer.wait()  # what was saved before it is worth as much as ever
-            except GankitError as other:
-                unsaved = other
         if isinstance(error, OSError):
-            # A checkpoint fills the disk for the metrics too, and can say how much it needs.
-            raise unsaved or _unwritten(error) from error
+            raise _unwritten(error) from error
         if out_of_memory(error):
             raise _explained(error, spec, device) from error
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,15 @@ class Trainer:
             yield from self._steps()
         except KeyboardInterrupt:
             raise
-        except BaseException:
+        except BaseException as error:
             # Whoever leaves the loop early keeps what was saved in it.
-            with suppress(GankitError):
+            try:
                 self.wait()
+            except GankitError as unsaved:
+                # A checkpoint that fills the disk fills it for the metrics too; it can say by how
+                # much.
+                if isinstance(error, SetupError):
+                    raise unsaved from error
             raise
         self.wait()
 

@@ -8,19 +8,26 @@ from PIL.Image import Image as Picture
 
 from gankit.export import Live
 from gankit.slots import Latent
-from gankit.views.attention import attention
-from gankit.views.neighbours import neighbours
-from gankit.views.walks import interpolation, sweep
+from gankit.views.attention import show_attention
+from gankit.views.neighbours import show_neighbours
+from gankit.views.walks import show_interpolation, show_truncation
 
-__all__ = ["VIEWS", "View", "attention", "interpolation", "neighbours", "sweep"]
+__all__ = [
+    "VIEWS",
+    "View",
+    "show_attention",
+    "show_interpolation",
+    "show_neighbours",
+    "show_truncation",
+]
 
 View = Callable[[Live, int, int, Latent | None], Picture]
 """Handed a live network, a number of rows or columns, a seed, and latents if not its own."""
 
 VIEWS: Mapping[str, View] = {
-    "interpolation": interpolation,
-    "truncation": sweep,
-    "attention": attention,
-    "neighbours": neighbours,
+    "interpolation": show_interpolation,
+    "truncation": show_truncation,
+    "attention": show_attention,
+    "neighbours": show_neighbours,
 }
 """By the word behind `--as`; `grid` is the picture that training draws too."""

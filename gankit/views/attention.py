@@ -19,16 +19,16 @@ from gankit.slots import Latent
 from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
 from gankit.views.sheet import enlarged, sheet
 
-__all__ = ["attention", "map_of", "mapped", "positions"]
+__all__ = ["map_of", "mapped", "positions", "show_attention"]
 
 DETAILED = 4
-"""Positions that are asked where the image has most detail; one more is asked where it has least."""
+"""Positions asked where the image has most detail; one more is asked where it has least."""
 COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0)]
 """Of the marks: the palette of Okabe and Ito, which the colour-blind can tell apart."""
 LEAST = 128
 
 
-def attention(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_attention(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
     """Each image with marked positions, and beside it where each of them looks.
 
     As figure 5 of Zhang et al. (2019), arXiv:1805.08318, of the attention on the largest feature
@@ -47,35 +47,33 @@ def attention(live: Live, count: int, seed: int, latent: Latent | None = None) -
     finally:
         hook.remove()
     features = torch.cat(seen)
-    height, width = features.shape[2:]
-    rows, captions = [], []
+    grid = features.shape[2], features.shape[3]
+    rows, captions, keys = [], [], 1
     for image, picture, x in zip(images, enlarged(images, LEAST), features, strict=True):
-        asked = positions(image, height, width)
+        asked = list(zip(positions(image, *grid), COLOURS, strict=True))
         weights = _weights(module, x[None])
-        marked = picture.copy()
-        for place, colour in zip(asked, COLOURS, strict=False):
-            _mark(marked, place, (height, width), colour)
-        row, caption = [marked], [""]
-        for (y, x_), colour in zip(asked, COLOURS, strict=False):
-            looks = weights[y * width + x_]
-            drawn = _heat(picture, looks)
-            _mark(drawn, (y, x_), (height, width), colour)
-            row.append(drawn)
-            caption.append(f"{float(looks.amin()):.1%} to {float(looks.amax()):.1%}")
-        rows.append(row)
-        captions.append(caption)
-    asked_for = [*(f"{k}" for k in range(1, len(COLOURS))), "background"]
-    keys = weights.shape[1] * weights.shape[2]
+        keys = weights[0].numel()
+        looks = [weights[y * grid[1] + x_] for (y, x_), _ in asked]
+        marked = [picture.copy(), *(_heat(picture, weight) for weight in looks)]
+        for place, colour in asked:
+            _mark(marked[0], place, grid, colour)
+        for drawn, (place, colour) in zip(marked[1:], asked, strict=True):
+            _mark(drawn, place, grid, colour)
+        rows.append(marked)
+        captions.append(["", *(f"{float(w.amin()):.1%} to {float(w.amax()):.1%}" for w in looks)])
     stage = name.removesuffix(".module").removesuffix(".attention")
-    told = f"{stage}: {height} x {width} positions look at {keys}; evenly, each would get {1 / keys:.1%}"
+    size = f"{grid[0]} x {grid[1]} positions look at {keys}; evenly, each would get {1 / keys:.1%}"
     gain = getattr(module, "gamma", None)
-    if isinstance(gain, Tensor) and gain.numel() == 1:
-        told += f"; the gain is {float(gain.detach()):.3f}"
+    known = isinstance(gain, Tensor) and gain.numel() == 1
     return sheet(
         rows,
         title="Where the marked positions look",
-        notes=[told, "under each map its least and its largest weight, which are its darkest and its brightest", signed(live, seed)],
-        columns=["image", *asked_for],
+        notes=[
+            f"{stage}: {size}" + (f"; the gain is {float(gain.detach()):.3f}" if known else ""),  # type: ignore[union-attr]
+            "under each map its least and its largest weight: the darkest and the brightest in it",
+            signed(live, seed),
+        ],
+        columns=["image", *map(str, range(1, len(COLOURS))), "background"],
         captions=captions,
         colours=[(110, 110, 110), *COLOURS],
         apart=1,

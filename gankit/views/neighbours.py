@@ -16,7 +16,7 @@ from gankit.slots import Dataset, Latent
 from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
 from gankit.views.sheet import enlarged, sheet
 
-__all__ = ["Nearest", "nearest", "neighbours"]
+__all__ = ["Nearest", "nearest", "show_neighbours"]
 
 NEIGHBOURS = 7
 COMPARED = 64
@@ -25,7 +25,7 @@ HELD = 1 << 24
 """The most numbers of training images in memory at once: 64 MiB of float32."""
 
 
-def neighbours(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_neighbours(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
     """Each sample, and the training images nearest to it.
 
     A generator that has learned images by heart shows the same image twice. How far training images

@@ -88,5 +88,3 @@ def sheet(
 
 def _width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> int:
     return math.ceil(font.getlength(text))
-
-

@@ -16,7 +16,7 @@ from gankit.train.sampling import truncation
 from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
 from gankit.views.sheet import enlarged, sheet
 
-__all__ = ["interpolation", "slerp", "sweep"]
+__all__ = ["show_interpolation", "show_truncation", "slerp"]
 
 STEPS = 8
 """Images from one end of an interpolation to the other."""
@@ -25,7 +25,7 @@ FAR = 8.0
 """A threshold, in standard deviations, that no latent in 10^15 is beyond."""
 
 
-def interpolation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_interpolation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
     """Rows of images between pairs of latents.
 
     Spherical for normal latents, as in White, "Sampling Generative Networks" (2016),
@@ -55,19 +55,18 @@ def slerp(one: Tensor, other: Tensor, weight: Tensor | float) -> Tensor:
 
     Shape: (B, latent) and (B, latent) -> (B, latent).
     """
-    lengths = [torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (one, other)]
-    units = [z / length for z, length in zip((one, other), lengths, strict=True)]
-    angle = (units[0] * units[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
+    weight = torch.as_tensor(weight, dtype=one.dtype)
+    start, end = (torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (one, other))
+    angle = (one / start * (other / end)).sum(1, keepdim=True).clamp(-1, 1).acos()
     near = angle.sin() < 1e-4  # one direction, where the line is as good
-    wide = torch.where(near, torch.ones_like(angle), angle)
-    sides = [((1 - weight) * wide).sin() / wide.sin(), (weight * wide).sin() / wide.sin()]
-    around = sides[0] * units[0] + sides[1] * units[1]
-    length = torch.lerp(*lengths, torch.as_tensor(weight, dtype=one.dtype))
-    straight = torch.lerp(one, other, torch.as_tensor(weight, dtype=one.dtype))
-    return torch.where(near, straight, around * length)
+    angle = torch.where(near, torch.ones_like(angle), angle)
+    begun = ((1 - weight) * angle).sin() / angle.sin() * one / start
+    ended = (weight * angle).sin() / angle.sin() * other / end
+    around = (begun + ended) * torch.lerp(start, end, weight)
+    return torch.where(near, torch.lerp(one, other, weight), around)
 
 
-def sweep(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_truncation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
     """Rows of the same latents, none further out than a threshold that falls from row to row.
 
     Brock, Donahue and Simonyan (2019), arXiv:1809.11096, section 3.1. Each value keeps its rank:

@@ -7,7 +7,7 @@ aligned and cropped faces, each 178 wide and 218 high, 40 attributes, three spli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gankit.datasets.decoding import reason
 from gankit.datasets.packing.listing import SPLITS, Listing, some
@@ -53,7 +53,7 @@ def celeba(root: Path, labels: str = "", split: str = "all") -> Listing:
             f"  looked there and in {', '.join(PLACES[1:])}; docs/data.md says where CelebA is from"
         )
     found = source.found()
-    by_name = {PurePosixPath(file.name).name: file for file in found.files}
+    by_name = {file.name.rpartition("/")[2]: file for file in found.files}
     if len(by_name) < len(found.files):
         raise DataError(f"{source.root} has an image of one name in several folders")
     partition = _list(root, PARTITION)

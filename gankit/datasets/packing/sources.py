@@ -58,9 +58,9 @@ class Tree:
         names = names_below(self.root)
         images = tuple(self._file(name) for name in names if is_image(name))
         refuse_none(self.root, len(images), len(names))
-        inside = sorted(path for path in self.root.iterdir() if path.is_dir())
-        folders = tuple(path.name for path in inside if not path.name.startswith("."))
-        return Found(images, folders, tuple(name for name in names if not is_image(name)))
+        with os.scandir(self.root) as inside:
+            folders = sorted(one.name for one in inside if one.is_dir() and one.name[0] != ".")
+        return Found(images, tuple(folders), tuple(name for name in names if not is_image(name)))
 
     def open(self, name: str) -> BinaryIO:
         """A file to read from."""

@@ -81,14 +81,13 @@ def pack_block(job: Job, block: Block) -> Done:
     start, length = block.number * job.rows * job.row_bytes, len(part) * job.row_bytes
     if block.sha256 and sum_of(job.target, start, length) == block.sha256:
         return Done(block.number, block.sha256, ())
-    rows = np.zeros((len(part), *job.framing.shape), np.uint8)
+    rows = np.empty((len(part), *job.framing.shape), np.uint8)
     seen = []
     with _quiet():
         for row, file in zip(rows, part, strict=True):
             one, pixels = _look(job, file)
             seen.append(one)
-            if pixels is not None:
-                row[:] = pixels
+            row[:] = 0 if pixels is None else pixels
     with job.target.open("r+b", buffering=0) as stream:
         stream.seek(start)
         left = rows.data.cast("B")
