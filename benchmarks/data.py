@@ -3,9 +3,9 @@
     python benchmarks/data.py [--images 2000] [--rounds 5] [--workers 1 2]
 
 Stand-ins for CelebA, in its layout and of its size: 178 x 218 JPEGs of about 10 kB, cut to 178 and
-resized to 128; everything lies in the page cache. One JSON line per measure, the median of the rounds:
-images per second of the clock, and per second of this process's own CPU time, which other work on the
-machine leaves alone; `times_decode` compares the latter, round by round.
+resized to 128; everything lies in the page cache. One JSON line per measure, the median of the
+rounds: images per second of the clock, and per second of this process's own CPU time, which other
+work on the machine disturbs less; `times_decode` compares the latter, round by round.
 
 - `decode`: Pillow alone, in a loop: open, convert, crop, resize, as an array. What the others are
   compared with.
@@ -63,7 +63,6 @@ def decode(paths: list[Path]) -> None:
 
 def packed(root: Path, out: Path, workers: int, decoder: Decoder = "pillow") -> None:
     """Pack from nothing."""
-    shutil.rmtree(out, ignore_errors=True)
     options = Options(workers=workers, decoder=decoder)
     pack(celeba(root), out, Framing(128, 178), options, lambda _: None, lambda *_: None)
 
@@ -114,6 +113,7 @@ def main() -> None:
                 act()
                 own[name].append(images / (time.process_time() - cpu))
                 clock[name].append(images / (time.perf_counter() - start))
+                shutil.rmtree(Path(folder, "again"), ignore_errors=True)
     for name in measures:
         record: dict[str, object] = {"measure": name, **told("clock", clock[name])}
         if "workers" not in name:

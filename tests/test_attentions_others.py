@@ -120,6 +120,17 @@ def test_twin_one_head_for_two_fails() -> None:
         check_efficient(drawn(EfficientAttention2d(8, **SMALL)), heads=2)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_map_says_what_each_position_takes_of_each(heads: int) -> None:
+    module, x = drawn(EfficientAttention2d(8, heads=heads, **SMALL)), maps(2, 8, 3, 4)
+    shares = module.attention_map(x)
+    torch.testing.assert_close(shares.sum(2), torch.ones(2, 12).double())
+    assert (shares > 0).all()
+    if heads == 1:
+        attended = (shares @ module.value(x).flatten(2).mT).mT.unflatten(2, (3, 4))
+        torch.testing.assert_close(module(x), x + module.gamma * module.output(attended))
+
+
 def test_efficient_attention_has_the_parameters_of_the_released_self_attention() -> None:
     released = SelfAttention2d(64, value_reduction=2, pool=2, bias=False)
     assert count(EfficientAttention2d(64, bias=False)) == count(released) == 5_121

@@ -18,6 +18,7 @@ from gankit import blocks
 from gankit.blocks.resnext import smooth
 from gankit.initializers import kaiming
 from gankit.networks import StackGenerator
+from gankit.norms import spectral, weightnorm
 from gankit.slots import Image, Norm
 
 Array = np.ndarray
@@ -144,6 +145,13 @@ def check_start(stage: Any, depth: int) -> None:
 @pytest.mark.parametrize("depth", [1, 8, 16])
 def test_inverted_bottleneck_starts_as_the_identity(depth: int) -> None:
     check_start(blocks.InvertedBottleneck((64, 3, 3), Norm(), groups=4, depth=depth), depth)
+
+
+@pytest.mark.parametrize("weight", [spectral, weightnorm])
+def test_a_weight_norm_leaves_the_start_as_it_is(weight: Any) -> None:
+    stage = blocks.InvertedBottleneck((8, 3, 3), Norm(weight), groups=4, depth=8)
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(stage(x), x)
 
 
 def test_twin_another_depth_fails_the_start() -> None:

@@ -291,6 +291,7 @@ def test_hyper_parameters_are_those_of_the_spec_after_a_resume(
     state = old.state()
     changed = engine_of(OWN, *CHANGED)
     changed.load_state(state)
+    assert [changed.players[name].turns_taken for name in "DG"] == [1, 1]
     kept = changed.players["D"].optimizer.state_dict()["state"]
     assert all(
         torch.equal(kept[i]["exp_avg"], value["exp_avg"])

@@ -298,7 +298,12 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str, str]] = [
         "48 groups do not divide 256 channels",
     ),
     (resnet_generator, {"widths": (8, 0, 4)}, "widths", "width 0 leaves no channels"),
-    (resnet_generator, {"widths": (8,)}, "widths", "too few widths: no stage is left that changes the size"),
+    (
+        resnet_generator,
+        {"widths": (8,)},
+        "widths",
+        "too few widths: no stage is left that changes the size",
+    ),
     (
         resnet_generator,
         {"widths": (8,) * 6},

@@ -342,9 +342,7 @@ def test_heads_have_second_derivatives(head: Any) -> None:
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_heads_have_shapes_without_memory(name: str, head: Any) -> None:
     with torch.device("meta"):
-        network = DISCRIMINATORS[name](
-            LABELLED, head=head, condition="label", norm=Norm(spectral)
-        )
+        network = DISCRIMINATORS[name](LABELLED, head=head, condition="label", norm=Norm(spectral))
         labels = torch.zeros(2, dtype=torch.int64)
         heads = heads_of(network(torch.empty(2, 1, 16, 16), labels))
         assert heads["logits"].shape == (2, 1)

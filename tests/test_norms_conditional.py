@@ -204,7 +204,7 @@ def test_layers_start_as_the_initializer_says() -> None:
 
 @pytest.mark.parametrize("weight", [spectral, weightnorm])
 def test_no_weight_norm_on_layers_of_zeros(weight: Any) -> None:
-    message = '^a weight norm needs layers that do not start at 0; try "orthogonal"$'
+    message = '^a weight norm needs layers that do not start at 0; try initializer = "orthogonal"$'
     with pytest.raises(OptionError, match=message) as caught:
         made("conditional_batchnorm", weight=weight, weight_norm="network")
     assert caught.value.option == "weight_norm"

@@ -207,7 +207,7 @@ def test_an_unknown_name_lists_the_nearest_and_all(asked: str, nearest: str | No
         ("*/*norm", None),
         ("norm", None),
         ("n*m/b*", ["norm/batchnorm"]),
-        ("self_*", ["attention/self_attention"]),
+        ("self_*", ["norm/self_modulated_batchnorm", "attention/self_attention"]),
         ("dcgan", ["generator/dcgan", "discriminator/dcgan"]),
         ("nothing/like/this", []),
         ("", []),

@@ -259,10 +259,9 @@ def test_warnings_say_what_when_and_for_how_long(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("value", [0.0, math.nan])
-def test_a_moment_of_trouble_in_a_long_run_is_not_missed(folder: Path, value: float) -> None:
+def test_a_moment_of_trouble_in_a_long_run_is_not_missed(folder: Path) -> None:
     values = [1.0] * 30_001
-    values[20_202] = value
+    values[20_202] = 0.0
     logs(folder, values)
     assert "Last at step 202,030, not any more." in check(report(folder)).text["health"]
 

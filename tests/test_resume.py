@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import itertools
 import json
@@ -298,6 +299,34 @@ def test_the_cover_has_every_part_and_few_rows() -> None:
     assert not unmet(COVER, COLUMNS)
     fewest = len(COLUMNS[0]) * len(COLUMNS[1])
     assert fewest <= len(COVER) < 1.2 * fewest
+
+
+OTHERS = [(kind, name) for kind in ("norm", "augment", "latent") for name in ours(kind)]
+
+PLACES = """
+gankit = 1
+data = { use = "shapes", size = 16, length = 64 }
+loss = "hinge"
+generator = { use = "dcgan", latent = 4, width = 8, condition = "latent" }
+discriminator = { use = "dcgan", width = 8 }
+train = { steps = 5, batch = 4, log = 1, ema = 0.8 }
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), OTHERS)
+def test_so_it_is_with_every_norm_augment_and_latent(kind: str, name: str, tmp_path: Path) -> None:
+    """Each by itself; norms in both networks, but in G alone where they need its condition."""
+    # By itself a groupnorm has more groups than these layers have channels.
+    part = "{use='groupnorm', groups=4}" if name == "groupnorm" else name
+    overrides = {
+        "norm": (f"generator.norm={part}", f"discriminator.norm={part}"),
+        "augment": (f"augment.{name}={{}}",),
+        "latent": (f"latent={name}",),
+    }[kind]
+    if "condition" in inspect.signature(registry.get(kind, name).target).parameters:
+        overrides = overrides[:1]
+    spec = loads(PLACES, overrides)
+    assert apart(whole(spec), stopped(spec, 3, tmp_path)) == []
 
 
 def without_optimizers(saved: Checkpoint) -> Checkpoint:

@@ -409,9 +409,8 @@ def test_every_picture_is_on_the_sheet_and_nothing_over_its_edge(
     laid = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     page = sheet(laid, title="A title longer than any picture is wide", notes=["a note"], **told)
     whole = torch.from_numpy(numpy.array(page))
-    for picture in pictures:
-        small = torch.from_numpy(numpy.array(picture))[:: factor * 1, ::factor]
-        assert small.shape == (height, width, 3)
+    for picture, image in zip(pictures, to_uint8(images).permute(0, 2, 3, 1), strict=True):
+        assert numpy.array_equal(numpy.array(picture)[::factor, ::factor], image.numpy())
     edge = torch.cat(
         [whole[:2].flatten(0, 1), whole[-2:].flatten(0, 1), whole[:, -2:].flatten(0, 1)]
     )

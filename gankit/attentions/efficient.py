@@ -67,10 +67,22 @@ class EfficientAttention2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (  # (B, heads, channels of one, HW)
-            layer(x).flatten(2).unflatten(1, (self.heads, -1))
-            for layer in (self.query, self.key, self.value)
+        query, key = self._shares(x)
+        value = self.value(x).flatten(2).unflatten(1, (self.heads, -1))
+        attended = (value @ key.transpose(2, 3)) @ query
+        return x + self.gamma * self.output(attended.flatten(1, 2).unflatten(2, x.shape[2:]))
+
+    def _shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys after their softmax, (B, heads, channels of one, HW)."""
+        query, key = (
+            layer(x).flatten(2).unflatten(1, (self.heads, -1)) for layer in (self.query, self.key)
         )
-        context = value @ key.softmax(dim=-1).transpose(2, 3)
-        attended = (context @ query.softmax(dim=2)).flatten(1, 2).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.output(attended)
+        return query.softmax(dim=2), key.softmax(dim=3)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """How much each position takes of each, on average over the heads; not needed to attend.
+
+        Shape: (B, C, H, W) -> (B, HW, HW), each row adding up to 1.
+        """
+        query, key = self._shares(x)
+        return (query.transpose(2, 3) @ key).mean(dim=1)

@@ -134,8 +134,8 @@ class InvertedBottleneck(nn.Module):
     Raises:
         OptionError: groups that do not divide the channels, an even kernel.
 
-    Differs from the paper: the network's weight norm, if it has one, acts on all three layers; the
-        last is one that starts at 0, which spectral norm takes to length 1 in its first step.
+    Differs from the paper: the network's weight norm, if it has one, acts on the first two layers;
+        the last starts at 0, which has no direction to normalise.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class InvertedBottleneck(nn.Module):
         last = nn.Conv2d(wide, channels, 1, bias=False)
         self.conv1 = norm.weight(_drawn(nn.Conv2d(channels, wide, 1), gain))
         self.conv2 = norm.weight(_drawn(middle, gain))
-        self.conv3 = norm.weight(_drawn(last, 0.0))
+        self.conv3 = _drawn(last, 0.0)
         self.activation = leaky_relu(slope=slope)
         self.out = shape
 

@@ -92,6 +92,10 @@ class Folder:
         refuse_none(root, len(found), len(names))
         return found
 
+    @cached_property
+    def _framing(self) -> Framing:
+        return Framing(self.size, self.crop, self.channels)
+
     def _read(self, path: Path) -> NDArray[np.uint8]:
         try:
             with opened(path) as file:
@@ -100,6 +104,6 @@ class Folder:
         except Exception as error:
             raise DataError(f"cannot read {path}: {reason(error)}") from error
         try:
-            return Framing(self.size, self.crop, self.channels).cut(image)
+            return self._framing.cut(image)
         except ValueError as error:
             raise DataError(f"{path} is {error}") from error

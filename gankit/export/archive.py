@@ -32,6 +32,11 @@ CALLS = re.compile(
 )
 SYMBOL = re.compile(r"Symbol\('[su]\d+'(, \w+=True)*\)")
 ARITHMETIC = re.compile(r"(?:[\s\d()+\-*,]|/|\b(?:Add|Mul|Pow|Max|Min|Mod|FloorDiv|Integer)\b)*")
+REFUSED = (
+    *("as_operator", "as_custom_obj", "as_graph", "custom_obj_values"),
+    "treespec_namedtuple_fields",
+)
+"""What a program of ours leaves empty, and torch would look up or load."""
 WEIGHTS = "data/weights/model_weights_config.json"
 CONSTANTS = "data/constants/model_constants_config.json"
 PROGRAM = "models/model.json"
@@ -93,7 +98,7 @@ def _members(path: Path) -> dict[str, bytes]:
                 if large or packed or not MEMBERS.fullmatch(name):
                     raise CheckpointError(f"{path} is not read: {name} does not belong there")
             return {name: archive.read(info) for name, info in zip(names, listed, strict=True)}
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is no pt2 file") from error
 
 
@@ -108,7 +113,7 @@ def _looked_at(tree: Any, key: str = "") -> Any:
         return tree
     if "target" in tree and "inputs" in tree and not CALLS.fullmatch(tree["target"]):
         raise CheckpointError(f"it calls {tree['target']}")
-    for refused in ("as_operator", "as_custom_obj", "as_graph", "custom_obj_values"):
+    for refused in REFUSED:
         if tree.get(refused):
             raise CheckpointError(f"it has {refused}")
     for name in tree:

@@ -64,7 +64,7 @@ def of_run(
     """
     if weights not in WEIGHTS:
         raise UsageError(f'there are no weights "{weights}"; {choices(weights, WEIGHTS)}')
-    spec, saved, run, described = _found(path, tuple(plugins), tell)
+    spec, saved, run = _found(path, tuple(plugins), tell)
     gan, data = build(spec, device)
     network = gan.discriminator if weights == "discriminator" else gan.generator
     try:
@@ -72,7 +72,7 @@ def of_run(
         network.load_state_dict(dict(saved.weights[weights]))
         settle(network)
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit {described}: {error}") from error
+        raise CheckpointError(f"the checkpoint does not fit the spec of {path}: {error}") from error
     network.eval()
     return Live(
         spec=spec, gan=gan, data=data, network=network, weights=weights, step=saved.step, run=run
@@ -81,14 +81,13 @@ def of_run(
 
 def _found(
     path: Path, plugins: tuple[Path, ...], tell: Callable[[str], object]
-) -> tuple[Spec, Checkpoint, Path | None, Path]:
-    """The spec, the checkpoint, the run folder if there is one, and what describes the networks."""
+) -> tuple[Spec, Checkpoint, Path | None]:
+    """The spec, the checkpoint, and the run folder if there is one."""
     if (path / checkpoint.MANIFEST).exists():
         whole = checkpoint.load(path)
-        described = path / checkpoint.SPEC
+        spec = load(path / checkpoint.SPEC, plugins=plugins, trusted=False)
         run = path.resolve().parent.parent
-        around = run if (run / "resolved.toml").exists() else None
-        return load(described, plugins=plugins, trusted=False), whole, around, described
+        return spec, whole, run if RunFolder(run).resolved.exists() else None
     folder = RunFolder(path)
     spec = folder.spec(plugins)
     saved, complaints = checkpoint.latest(folder.checkpoints, set_aside=False)
@@ -96,4 +95,4 @@ def _found(
         tell(complaint)
     if saved is None:
         raise CheckpointError(f"{path} has no checkpoint yet")
-    return spec, saved, path, folder.resolved
+    return spec, saved, path

@@ -96,8 +96,8 @@ class ConditionalBatchNorm(_Modulated):
     ) -> None:
         super().__init__(channels, eps, momentum, sync)
         if weight_norm == "network" and _leaves_zeros(initializer):
-            message = 'a weight norm needs layers that do not start at 0; try "orthogonal"'
-            raise OptionError("weight_norm", message)
+            message = "a weight norm needs layers that do not start at 0"
+            raise OptionError("weight_norm", f'{message}; try initializer = "orthogonal"')
         self.scale, self.shift = (
             _filled(nn.Linear(condition, channels, bias=False), initializer) for _ in range(2)
         )

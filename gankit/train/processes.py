@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gankit.errors import SetupError, Unanswered
 
-__all__ = ["Processes", "Several", "joined", "launch", "launched"]
+__all__ = ["Processes", "Several", "joined", "launch", "launched", "started"]
 
 T = TypeVar("T")
 
@@ -132,9 +132,14 @@ def _checksum(tensor: Tensor) -> Tensor:
     return (bits.to(torch.int64) * weights).sum()
 
 
+def started() -> int:
+    """How many processes a launcher such as torchrun has started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched() -> bool:
-    """Whether a launcher such as torchrun has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether this process is one of several."""
+    return started() > 1
 
 
 @contextmanager

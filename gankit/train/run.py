@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gankit.train.epochs import Epochs
 from gankit.train.folder import RunFolder
 from gankit.train.memory import out_of_memory, room_for
 from gankit.train.plan import plan
-from gankit.train.processes import Processes, joined, launched
+from gankit.train.processes import Processes, joined, launched, started
 from gankit.train.signals import Stopped, stop_signals
 from gankit.train.trainer import Trainer
 
@@ -147,8 +147,11 @@ def _trained(
 
 def _refusal(spec: Spec) -> GankitError | None:
     """Why a spec cannot be trained here: networks that cannot run, data that is not there."""
+    train, count = spec.train, started()
+    if train.batch % (train.accumulate * count) == 0:
+        train = replace(train, batch=train.batch // count)  # what one process sees of it
     try:
-        plan(spec)
+        plan(replace(spec, train=train))
         Epochs(bind(spec.data), spec.train.batch, spec.seed).batch(0)
     except GankitError as error:
         return error  # not yet, but when all processes are there to hear of it

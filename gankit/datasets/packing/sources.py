@@ -73,9 +73,10 @@ class Tree:
         Raises:
             ValueError: it is too large to be an image.
         """
-        with self.open(name) as stream:
-            _refuse_large(os.fstat(stream.fileno()).st_size)
-            return stream.read()
+        with open(os.path.join(self.root, name), "rb", buffering=0) as stream:  # noqa: PTH118, PTH123
+            size = os.fstat(stream.fileno()).st_size
+            _refuse_large(size)
+            return stream.read(size)
 
     def _file(self, name: str) -> File:
         try:
