@@ -209,6 +209,7 @@ class Between(nn.Module):
         self.why = why
         self.conv = nn.Conv2d(3, 3, 3, padding=1)
         self.dense = nn.Linear(12, 12)
+        self.bias = nn.Parameter(torch.randn(3))
         self.norm = nn.BatchNorm2d(3)
         self.other = nn.BatchNorm2d(3)
 
@@ -223,6 +224,10 @@ class Between(nn.Module):
                 return self.norm(h) + self.conv(2 * x)
             case "the norm is used twice":
                 return self.norm(h) + self.norm(self.other(x))
+            case "the norm's scale is read elsewhere":
+                return self.norm(h) + self.norm.weight.sum()
+            case "the bias is another's":
+                return self.norm(nn.functional.conv2d(x, self.conv.weight, self.bias, padding=1))
             case "a sum comes before":
                 return self.norm(h + x)
             case "the weight is used elsewhere":
@@ -238,6 +243,7 @@ class Between(nn.Module):
 STAY = [
     *("a function stands between", "the layer is read elsewhere", "the layer is used twice"),
     *("the norm is used twice", "a sum comes before", "the weight is used elsewhere"),
+    *("the norm's scale is read elsewhere", "the bias is another's"),
     *("a reshape mixes channels", "the norm goes by the batch"),
 ]
 

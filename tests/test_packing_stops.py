@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -29,6 +30,7 @@ from gankit.datasets.packing import (
     packer,
     read,
     target,
+    verify,
     work,
 )
 from gankit.errors import DataError, SetupError
@@ -202,7 +204,7 @@ def test_what_is_packed_is_left_as_it_is(whole: Path, photos: Path, decoded: lis
     assert (whole / "images.bin").stat().st_mtime_ns == before
     with pytest.raises(DataError, match="something else\n  height: 16 became 8\n  width: 16"):
         packed(folder(photos, "folders"), whole, Framing(8, 0))
-    with pytest.raises(DataError, match="something else\n  labels: folders became \n"):
+    with pytest.raises(DataError, match='something else\n  labels: "folders" became ""\n'):
         packed(folder(photos), whole, Framing(16, 0))
 
 
@@ -213,6 +215,23 @@ def test_a_reader_keeps_what_it_opened_while_it_is_packed_anew(whole: Path, phot
     packed(folder(photos, "folders"), whole, Framing(16, 0), rebuild=True)
     assert np.array_equal(everything(reading), before)
     assert not np.array_equal(everything(opened_blindly(whole)), before)
+
+
+def test_a_rebuild_that_was_stopped_continues_and_one_that_cannot_be_harms_nothing(
+    whole: Path, photos: Path, decoded: list[str]
+) -> None:
+    PLAIN.save(photos / "a/0.png")
+    listing, options = folder(photos, "folders"), Options(rebuild=True)
+    other = dataclasses.replace(listing, classes=("a", "b", "c"))
+    with pytest.raises(DataError, match="1 of 3 classes"):
+        pack(other, whole, Framing(16, 0), options, print, quiet)
+    assert len(opened_blindly(whole)) == 10
+    with pytest.raises(Stop):
+        pack(listing, whole, Framing(16, 0), options, print, stopped_after(1))
+    decoded.clear()
+    pack(listing, whole, Framing(16, 0), options, print, quiet)
+    assert len(decoded) == 4
+    assert verify(whole, quiet).source.endswith("is as it was")
 
 
 @pytest.mark.parametrize("rebuild", [False, True])

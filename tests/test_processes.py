@@ -1104,7 +1104,11 @@ class Command:
         assert left == []
         said = self.said.read_text()
         assert found == code, said
-        assert ("Traceback" in said) == traceback
+        # torch itself may log one where the processes part; of interest are those through here.
+        if traceback:
+            assert "Traceback" in said
+        else:
+            assert not ("Traceback" in said and "/gankit/train/" in said)
         return said
 
     def end(self) -> None:

@@ -124,6 +124,8 @@ def check(
     from gankit.datasets import packing
     from gankit.datasets.packing.words import reported
 
+    if (root / packing.MANIFEST).exists():
+        raise UsageError(f"{root} is packed already: gankit data info, or gankit data verify")
     is_celeba = packing.images_of(root) is not None
     if is_celeba and crop is None:
         crop = "178"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,15 +106,16 @@ class Framing:
         return np.frombuffer(b"".join(bands), np.uint8).reshape(self.shape)
 
     @cached_property
-    def _piece(self) -> tuple[int, int]:
-        return height_width(self.crop, name="crop")
+    def piece(self) -> tuple[int, int] | Literal[0]:
+        """Height and width of what is cut out; 0 for the largest piece."""
+        return height_width(self.crop, name="crop") if self.crop else 0
 
     def _crop(self, image: Pillow.Image) -> tuple[int, int]:
-        if self.crop == 0:
+        if not self.piece:
             _, height, width = self.shape
             scale = min(image.height / height, image.width / width)
             return max(1, round(height * scale)), max(1, round(width * scale))
-        height, width = self._piece
+        height, width = self.piece
         if image.height < height or image.width < width:
             raise ValueError(
                 f"smaller than the crop: {image.height} x {image.width} pixels"

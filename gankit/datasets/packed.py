@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit.datasets.checks import at_least, height_width, one_or_three, rows
@@ -26,8 +27,8 @@ __all__ = ["Packed"]
 class _Open:
     """A packed folder that is being read: of each image its place in `pixels`, and its class."""
 
-    pixels: Tensor
-    places: Tensor
+    pixels: NDArray[np.uint8]
+    places: NDArray[np.int64]
     labels: Tensor
 
 
@@ -79,13 +80,13 @@ class Packed:
 
     def images(self, indices: Tensor) -> Tensor:
         """The images at the indices, (B, C, H, W) uint8."""
-        asked = rows(indices, len(self))
+        asked = rows(indices, len(self)).numpy()
         count = len(self._open.places)
-        batch = self._open.pixels.index_select(0, self._open.places[asked % count])
+        batch = np.take(self._open.pixels, self._open.places[asked % count], axis=0)
         mirrored = asked >= count
-        if bool(mirrored.any()):
-            batch[mirrored] = batch[mirrored].flip(-1)
-        return batch
+        if mirrored.any():
+            batch[mirrored] = batch[mirrored, ..., ::-1]
+        return torch.from_numpy(batch)
 
     def labels(self, indices: Tensor) -> Tensor | None:
         """Their classes, (B,) int64; None without classes."""
@@ -114,14 +115,14 @@ class Packed:
             raise DataError(
                 f"{self._folder} has no images of the split {self.split}: {held or 'no splits'}"
             )
-        places, labels, _ = torch.from_numpy(table.astype(np.int64)).T.contiguous()
+        places, labels, _ = np.ascontiguousarray(table.T, np.int64)
         if self.classes:
             refuse_empty_classes([one.name for one in manifest.classes], labels.tolist())
-        # Copied on writing, should anyone write: torch warns of memory that is read only.
+        # Read only: what may be written to counts as memory, and may be larger than all there is.
         pixels = np.memmap(
-            self._folder / IMAGES, np.uint8, "c", shape=(manifest.source.files, *self.image.shape)
+            self._folder / IMAGES, np.uint8, "r", shape=(manifest.source.files, *self.image.shape)
         )
-        return _Open(torch.from_numpy(pixels), places, labels)
+        return _Open(pixels, places, torch.from_numpy(labels))
 
     def _refuse_other(self, manifest: Manifest) -> None:
         """Refuse what the options do not describe.

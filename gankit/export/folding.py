@@ -96,10 +96,9 @@ def fold_batchnorms(network: nn.Module, program: ExportedProgram) -> tuple[list[
 
 def _alone(norm: Node, nodes: list[Node], program: ExportedProgram) -> str | None:
     """The module that does nothing else than this norm; None where it does more, or twice."""
-    named = _name(norm.args[3], program)
-    if named is None or len(norm.args[3].users) != 1:  # type: ignore[union-attr]
+    path = (_name(norm.args[3], program) or "").rpartition(".")[0]
+    if not _read_once(norm.args[1:5]):
         return None
-    path = named.rpartition(".")[0]
     inside = [node for node in nodes if path in _modules(node)]
     return path if path and inside == [norm] else None
 
@@ -122,12 +121,18 @@ def _layer_before(norm: Node, network: nn.Module, program: ExportedProgram) -> n
     if reshaped and not (found.target is aten.linear.default and _per_channel(found, norm)):
         return None
     weights = [arg for arg in found.args[1:3] if arg is not None]
-    names = [_name(arg, program) for arg in weights]
-    if None in names or any(len(arg.users) != 1 for arg in weights):  # type: ignore[union-attr]
+    path = (_name(weights[0], program) or "").rpartition(".")[0]
+    layer = network.get_submodule(path)
+    if not isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
         return None
-    layer = network.get_submodule(str(names[0]).rpartition(".")[0])
-    plain = isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
-    return layer if plain and not parametrize.is_parametrized(layer) else None
+    own = [f"{path}.{name}" for name in ("weight", "bias") if getattr(layer, name) is not None]
+    alone = _read_once(weights) and [_name(arg, program) for arg in weights] == own
+    return layer if alone else None
+
+
+def _read_once(args: Iterable[object]) -> bool:
+    """Whether nobody else reads these."""
+    return all(len(arg.users) == 1 for arg in args if isinstance(arg, Node))
 
 
 def _per_channel(dense: Node, norm: Node) -> bool:

@@ -98,9 +98,8 @@ def check(listing: Listing, framing: Framing, options: Options, batch: int, watc
 
 def _enlarged(seen: Seen, framing: Framing) -> bool:
     height, width = height_width(framing.size)
-    if framing.crop:
-        return height_width(framing.crop, name="crop") < (height, width)
-    return seen.height < height or seen.width < width
+    tall, wide = framing.piece or (seen.height, seen.width)
+    return tall < height or wide < width
 
 
 def _classes(listing: Listing, kept: list[int]) -> dict[str, int]:

@@ -92,7 +92,7 @@ def _about(job: Job) -> dict[str, Any]:
     """What decides the bits of all blocks, as JSON gives it back."""
     about = {
         "shape": job.framing.shape,
-        "crop": job.framing.crop,
+        "crop": job.framing.piece,
         "original": job.original,
         "versions": versions(job.decoder),
         "decoder": job.decoder,

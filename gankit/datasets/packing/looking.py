@@ -85,8 +85,10 @@ def _oddities(image: Pillow.Image, data: bytes = b"") -> str:
 
 
 def measured(image: Pillow.Image) -> tuple[int, int]:
-    """Height and width of an image once it is upright."""
-    turned = orientation(image) in (5, 6, 7, 8)
+    """Height and width of an image once it is upright; decodes nothing."""
+    # Asked for the EXIF of a PNG without it, Pillow decodes it all to look behind its pixels.
+    known = image.format != "PNG" or "exif" in image.info
+    turned = known and orientation(image) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
 
 

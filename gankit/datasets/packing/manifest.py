@@ -53,7 +53,7 @@ class Recipe:
     height: int
     width: int
     channels: int
-    crop: int | tuple[int, int]
+    crop: tuple[int, int] | Literal[0]
     mixed: bool
     """Whether files may be of several sizes."""
     labels: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,9 +58,7 @@ def pack(
     recipe = _recipe(listing, framing, options)
     try:
         with locked(folder, tell):
-            if options.rebuild:
-                remove(folder)
-            if not (folder / MANIFEST).exists():
+            if options.rebuild or not (folder / MANIFEST).exists():
                 refuse_strange(folder)
                 return _packed(listing, folder, framing, recipe, options, tell, watch)
             manifest = read(folder)
@@ -91,6 +90,8 @@ def _packed(
     )
     if not options.mixed and listing.original is None:
         job = replace(job, original=one_size(job, options.workers, watch))
+    if options.rebuild and (folder / MANIFEST).exists():
+        remove(folder)  # not what a rebuild that was stopped has done
     journal = Journal(folder / JOURNAL, job)
     if journal.restarted:
         tell(f"{folder} was being packed otherwise; starting over")
@@ -138,7 +139,7 @@ def _answer_bad(
         odd = sum(bool(one.odd) and one.odd == one.bad for one in seen)
         convert = f"--convert takes {odd:,} of them as a picture viewer shows them; " if odd else ""
         raise DataError(
-            f"{told(bad, len(job.files))}\n  all of them: {folder / BAD}\n"
+            f"{told(bad, len(job.files) + len(listing.absent))}\n  all of them: {folder / BAD}\n"
             f"  {convert}--on-bad skip leaves {'the others' if odd else 'them'} out"
         )
 
@@ -150,7 +151,7 @@ def _recipe(listing: Listing, framing: Framing, options: Options) -> Recipe:
         height=height,
         width=width,
         channels=framing.channels,
-        crop=framing.crop,
+        crop=framing.piece,
         mixed=options.mixed,
         labels=listing.labelled_by,
         split=listing.split,
@@ -169,7 +170,11 @@ def _refuse_other(manifest: Manifest, folder: Path, recipe: Recipe, listing: Lis
         convert=recipe.convert if manifest.bad or manifest.converted else manifest.recipe.convert,
     )
     old, new = asdict(manifest.recipe), asdict(asked)
-    differ = [f"{key}: {old[key]} became {new[key]}" for key in old if old[key] != new[key]]
+    differ = [
+        f"{key}: {json.dumps(old[key])} became {json.dumps(new[key])}"
+        for key in old
+        if old[key] != new[key]
+    ]
     differ = differ or changes(folder, manifest, listing)
     if differ:
         listed = "".join(f"\n  {line}" for line in differ)
