@@ -1,17 +1,18 @@
 """How fast images are packed, and how fast packed ones are read.
 
-    python benchmarks/data.py [--images 2000] [--rounds 5] [--workers 1 2]
+    python benchmarks/data.py [--images 2000] [--rounds 7] [--workers 1 2]
 
 Stand-ins for CelebA, in its layout and of its size: 178 x 218 JPEGs of about 10 kB, cut to 178 and
-resized to 128; everything lies in the page cache. One JSON line per measure, the median of the
-rounds: images per second of the clock, and per second of this process's own CPU time, which other
-work on the machine disturbs less; `times_decode` compares the latter, round by round.
+resized to 128; everything lies in the page cache. What is measured takes turns, every few dozen
+images, with decoding such files by Pillow alone in a loop (open, convert, crop, resize, as an
+array), so that other work on the machine slows both alike. One JSON line per measure, with median
+and range over the rounds: images per second of this process's own CPU time, and how many times as
+fast as decoding that is.
 
-- `decode`: Pillow alone, in a loop: open, convert, crop, resize, as an array. What the others are
-  compared with.
-- `pack`: `gankit data pack` in this process, sums and files and all; target 85 % of `decode`.
-- `pack, N workers`: the same with processes, their start included; by the clock alone.
-- `folder`, `packed`: batches of 64 in the order of training; target: `packed` 20 times `decode`.
+- `pack`: `gankit data pack` in this process, sums and files and all; target 0.85.
+- `folder`, `packed`: batches of 64 in the order of training; target for `packed` 20.
+- `pack by the clock`: with so many processes, their start included; for a machine that does
+  nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +37,9 @@ from gankit.slots import Dataset
 from gankit.train.epochs import Epochs
 
 BATCH = 64
+
+Pair = tuple[float, float]
+"""Seconds of CPU time: of decoding, and of what is compared with it."""
 
 
 def write(root: Path, count: int) -> list[Path]:
@@ -67,66 +70,101 @@ def packed(root: Path, out: Path, workers: int, decoder: Decoder = "pillow") -> 
     pack(celeba(root), out, Framing(128, 178), options, lambda _: None, lambda *_: None)
 
 
-def read(source: Dataset, batches: int) -> None:
+def packed_in_turn(root: Path, out: Path, paths: list[Path], decoder: Decoder) -> Pair:
+    """Pack with one worker, and after each block decode as many files: both take turns."""
+    seconds, before = [0.0, 0.0], 0
+    # Not the files that were just packed, which the processor's caches still hold.
+    others = paths[len(paths) // 2 :] + paths[: len(paths) // 2]
+
+    def watch(doing: str, done: int, total: int, bad: int, /) -> None:
+        nonlocal before
+        start = time.process_time()
+        decode(others[before:done])
+        seconds[0] += time.process_time() - start
+        before = done
+
+    start = time.process_time()
+    options = Options(decoder=decoder)
+    pack(celeba(root), out, Framing(128, 178), options, lambda _: None, watch)
+    seconds[1] = time.process_time() - start - seconds[0]
+    return seconds[0], seconds[1]
+
+
+def read(source: Dataset, first: int, batches: int) -> float:
     """Take batches as training does."""
     epochs = Epochs(source, BATCH, seed=0)
-    for k in range(batches):
+    start = time.process_time()
+    for k in range(first, first + batches):
         source.images(epochs.batch(k))
+    return time.process_time() - start
+
+
+def read_in_turn(source: Dataset, paths: list[Path], times: int) -> Pair:
+    """Decode a batch of files, then read `times` batches, until all files are decoded."""
+    seconds = [0.0, 0.0]
+    for k in range(len(paths) // BATCH):
+        start = time.process_time()
+        decode(paths[k * BATCH : (k + 1) * BATCH])
+        seconds[0] += time.process_time() - start
+        seconds[1] += read(source, k * times, times) / times
+    return seconds[0], seconds[1]
 
 
 def main() -> None:
     """Take every measure in turn, round by round."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--images", type=int, default=2000)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--workers", type=int, nargs="*", default=[2])
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--workers", type=int, nargs="*", default=[])
     chosen = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder, "celeba"), Path(folder, "out")
-        count: int = chosen.images
-        paths = write(root, count)
+        root, out, again = Path(folder, "celeba"), Path(folder, "out"), Path(folder, "again")
+        paths = write(root, chosen.images)
         packed(root, out, 1)
-        raw = Folder(root=str(root / "img_align_celeba"), crop=178, size=128)
-        whole = count // BATCH
-        measures: dict[str, tuple[int, Callable[[], object]]] = {
-            "decode": (count, lambda: decode(paths)),
-            "pack": (count, lambda: packed(root, Path(folder, "again"), 1)),
-            "folder": (whole * BATCH, lambda: read(raw, whole)),
-            "packed": (20 * whole * BATCH, lambda: read(Packed(root=str(out)), 20 * whole)),
+        sources: dict[str, tuple[Dataset, int]] = {
+            "folder": (Folder(root=str(root / "img_align_celeba"), crop=178, size=128), 1),
+            "packed": (Packed(root=str(out)), 100),
         }
-        for workers in chosen.workers:
-            measures[f"pack, {workers} workers"] = (
-                count,
-                lambda workers=workers: packed(root, Path(folder, "again"), workers),  # type: ignore[misc]
-            )
-        if find_spec("simplejpeg"):
-            measures["pack, simplejpeg"] = (
-                count,
-                lambda: packed(root, Path(folder, "again"), 1, "simplejpeg"),
-            )
-        clock: dict[str, list[float]] = {name: [] for name in measures}
-        own: dict[str, list[float]] = {name: [] for name in measures}
+        decoders: list[Decoder] = ["pillow"]
+        decoders += ["simplejpeg"] * (find_spec("simplejpeg") is not None)
+        pairs: dict[str, list[Pair]] = {}
+        clock: dict[int, list[float]] = {}
         for _ in range(chosen.rounds):
-            for name, (images, act) in measures.items():
-                start, cpu = time.perf_counter(), time.process_time()
-                act()
-                own[name].append(images / (time.process_time() - cpu))
-                clock[name].append(images / (time.perf_counter() - start))
-                shutil.rmtree(Path(folder, "again"), ignore_errors=True)
-    for name in measures:
-        record: dict[str, object] = {"measure": name, **told("clock", clock[name])}
-        if "workers" not in name:
-            ratios = [one / raw for one, raw in zip(own[name], own["decode"], strict=True)]
-            record |= told("cpu", own[name])
-            record["times_decode"] = round(statistics.median(ratios), 2)
+            for decoder in decoders:
+                pair = packed_in_turn(root, again, paths, decoder)
+                pairs.setdefault(f"pack, {decoder}", []).append(pair)
+                shutil.rmtree(again)
+            for name, (source, times) in sources.items():
+                pairs.setdefault(name, []).append(read_in_turn(source, paths, times))
+            for workers in chosen.workers:
+                start = time.perf_counter()
+                packed(root, again, workers)
+                clock.setdefault(workers, []).append(time.perf_counter() - start)
+                shutil.rmtree(again)
+    for name, seen in pairs.items():
+        # Of a last batch that would not be full, nothing is read.
+        count = len(paths) if "pack," in name else len(paths) // BATCH * BATCH
+        print(json.dumps({"measure": name, **compared(seen, count)}))
+    for workers, seconds in clock.items():
+        speeds = [chosen.images / one for one in seconds]
+        record = {"measure": "pack by the clock", "workers": workers, **told("per_s", speeds, 0)}
         print(json.dumps(record))
 
 
-def told(which: str, speeds: list[float]) -> dict[str, object]:
-    """The median of some speeds, and the range."""
-    low, high = round(min(speeds)), round(max(speeds))
-    return {f"{which}_per_s": round(statistics.median(speeds)), f"{which}_range": [low, high]}
+def compared(pairs: list[Pair], count: int) -> dict[str, object]:
+    """Speeds of both, and how many times as fast the second was, round by round."""
+    ratios = [decoding / own for decoding, own in pairs]
+    speeds = [[count / seconds for seconds in side] for side in zip(*pairs, strict=True)]
+    return (
+        told("decode_per_s", speeds[0], 0) | told("per_s", speeds[1], 0) | told("times", ratios, 2)
+    )
+
+
+def told(which: str, values: list[float], digits: int) -> dict[str, object]:
+    """The median of some values, and the range."""
+    low, middle, high = (round(f(values), digits) for f in (min, statistics.median, max))
+    return {which: middle, f"{which}_range": [low, high]}
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
     names = ("loss", "latent", "optimizer", "discriminator_optimizer")
     singles = {name: part for name in names if (part := getattr(spec, name))}
     listed = {
-        f"{part.kind}.{part.name}": part for part in (*spec.schedule, *spec.penalty, *spec.augment)
+        f"{part.kind}.{part.called}": part
+        for part in (*spec.schedule, *spec.penalty, *spec.augment)
     }
     for name, part in (singles | listed).items():
         attempt(name, part, partial(_made, part))
@@ -151,9 +152,9 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         latent=made["latent"],
         optimizer=made["optimizer"],
         discriminator_optimizer=made.get("discriminator_optimizer"),
-        schedules=tuple(made[f"schedule.{part.name}"] for part in spec.schedule),
-        penalties={part.name: made[f"penalty.{part.name}"] for part in spec.penalty},
-        augments={part.name: made[f"augment.{part.name}"] for part in spec.augment},
+        schedules=tuple(made[f"schedule.{part.called}"] for part in spec.schedule),
+        penalties={part.called: made[f"penalty.{part.called}"] for part in spec.penalty},
+        augments={part.called: made[f"augment.{part.called}"] for part in spec.augment},
         seed=spec.seed,
     )
     for network in (gan.generator, gan.discriminator):
@@ -167,7 +168,7 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
 def differentiated_twice(spec: Spec, discriminator: bool) -> list[str]:
     """The penalties that take the gradient of a network's gradient; D's, in whoever's turn."""
     return [
-        part.name
+        part.called
         for part in spec.penalty
         if "second_order" in part.entry.needs
         and (discriminator or "G" in getattr(part.entry.target, "players", "DG"))
@@ -196,7 +197,7 @@ def _trials(
             for network in networks or [nn.Linear(2, 2)]:
                 yield name, getattr(spec, name), partial(call, name, network.parameters())
     for part in spec.augment:
-        name = f"augment.{part.name}"
+        name = f"augment.{part.called}"
         if {"data", name} <= made.keys():
             image: Image = made["data"].image
             if image.size or "positions" not in part.entry.needs:

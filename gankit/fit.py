@@ -107,12 +107,12 @@ def _of_schedules(spec: Spec) -> Iterator[Problem]:
     for part in spec.schedule:
         on = part.options.get("on", "")
         if "on" in part.entry.options and on and on not in scaled:
-            message = f'schedule "{part.name}" cannot scale "{on}"'
+            message = f'schedule "{part.called}" cannot scale "{on}"'
             place = spec.source.value((*part.path, "on"))
             yield Problem(message, place, choices(on, scaled))
     takers = [part for part in spec.schedule if hasattr(part.entry.target, "turns")]
     for part in takers[1:]:
-        message = f'and "{takers[0].name}" both say who moves'
+        message = f'and "{takers[0].called}" both say who moves'
         yield _problem(spec, part, message, "keep one of them")
 
 
@@ -121,7 +121,7 @@ def _scalable(spec: Spec) -> Iterator[str]:
     yield from ("train.ema", "train.top_k")
     for part in (*spec.penalty, *spec.augment, spec.loss, spec.latent):
         several = part.kind in LISTS
-        path = f"{part.kind}.{part.name}" if several else part.kind
+        path = f"{part.kind}.{part.called}" if several else part.kind
         target = part.entry.target
         exchanged = is_dataclass(target) or inspect.isfunction(target)
         for name, option in part.entry.options.items():
@@ -142,7 +142,7 @@ def _of_the_best(spec: Spec) -> Iterator[Problem]:
     best = spec.train.best.removeprefix("-")
     known = {f"{what}_{player}" for what in MEASURED for player in "DG"}
     known |= {"D_real", "D_fake", "diversity"}
-    known |= {f"{part.name}_{player}" for part in spec.penalty for player in "DG"}
+    known |= {f"{part.called}_{player}" for part in spec.penalty for player in "DG"}
     if best and best not in known:
         place = spec.source.value(("train", "best"))
         yield Problem(f'nothing called "{best}" is measured', place, choices(best, known))

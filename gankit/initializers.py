@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gankit.registry import initializer
 
-__all__ = ["default", "kaiming", "normal", "orthogonal", "xavier"]
+__all__ = ["default", "kaiming", "normal", "orthogonal", "uniform", "xavier"]
 
 
 @initializer("default")
@@ -83,6 +83,25 @@ def orthogonal(weight: Tensor, random: torch.Generator, /, *, gain: float = 1.0)
         ValueError: a weight of fewer than two axes.
     """
     nn.init.orthogonal_(weight, gain=gain, generator=random)
+
+
+@initializer("uniform")
+def uniform(weight: Tensor, random: torch.Generator, /, *, bound: float = 0.05) -> None:
+    """Uniform within +-bound, whatever the layer's size.
+
+    The first GANs have 0.05 in G and 0.005 in D, Goodfellow et al., 2014, in their released code.
+
+    Options:
+        bound: the greatest absolute value; at least 0
+
+    Shape: any.
+
+    Raises:
+        ValueError: a negative bound.
+    """
+    if not 0 <= bound < math.inf:
+        raise ValueError(f"uniform: bound must be at least 0, not {bound}")
+    nn.init.uniform_(weight, -bound, bound, generator=random)
 
 
 @initializer("xavier")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ShareGenerator", "derive", "drawn", "generator", "seeded", "sent"]
+__all__ = ["ShareGenerator", "derive", "drawn", "first_row", "generator", "seeded", "sent"]
 
 
 def derive(*words: int | str) -> int:
@@ -71,6 +71,11 @@ def drawn(
         raise ValueError(f"{rows} rows are not those of a share of {random.rows}")
     whole = draw(rows * random.count, *shape, generator=random.whole, **how)
     return whole.unflatten(0, (-1, random.count, random.rows))[:, random.index].flatten(0, 1)
+
+
+def first_row(random: torch.Generator) -> int:
+    """Which row of the whole batch is the first of the share that is drawn for."""
+    return random.index * random.rows if isinstance(random, ShareGenerator) else 0
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

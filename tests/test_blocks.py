@@ -31,11 +31,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "classes": st.integers(1, 4),
     "depth": st.integers(1, 9),
     "expansion": st.integers(1, 3),
+    "features": st.integers(1, 5),
     "group": st.sampled_from([1, 2]),
     "groups": st.sampled_from([1, 2]),
+    "head": st.just("rotations"),
     "hidden": st.sampled_from(["in", "out"]),
     "kernel": st.integers(1, 5),
     "padding": st.sampled_from(["half", "none"]),
+    "pieces": st.integers(1, 3),
+    "rate": st.sampled_from([0.0, 0.5]),
     "size": st.tuples(st.integers(1, 4), st.integers(1, 4)),
     "slope": st.floats(0, 0.5),
     "stride": st.integers(1, 3),
@@ -46,6 +50,8 @@ REQUIRED: dict[str, int] = {"channels": 4, "classes": 3, "depth": 2, "groups": 2
 """A value for every option that has no default."""
 MISFITS = ("nothing is left of the feature map", "divide", "divisible", "even kernel")
 """What a block may say of options and a shape that do not go together."""
+UNEVEN = (BatchNorm, nn.Dropout)
+"""What may give something else the second time."""
 WIDTH = 3
 """Of the condition."""
 NORMS = {
@@ -100,7 +106,7 @@ def check_out(stage: Any, shape: Shape) -> None:
     y = stage(x, condition)
     assert y.shape == (2, *stage.out)
     assert min(stage.out) >= 1
-    if condition is None and not any(isinstance(m, BatchNorm) for m in stage.modules()):
+    if condition is None and not any(isinstance(m, UNEVEN) for m in stage.modules()):
         assert torch.equal(stage(x), y)
         assert torch.equal(stage(x, torch.ones(2, 3)), y)
 
@@ -161,6 +167,8 @@ def test_every_layer_gets_the_weight_norm(name: str) -> None:
 def test_has_a_second_derivative(name: str) -> None:
     slots = {"activation": nn.Softplus} if "activation" in BLOCKS[name].options else {}
     stage = example(name, (8, 2, 2), Norm(activation=BatchNorm), **slots)
+    for module in stage.modules():
+        module.train(not isinstance(module, nn.Dropout))
     forward = partial(stage, condition=condition_of(stage, 2))
     assert gradgradcheck(forward, (maps(2, 8, 2, 2).requires_grad_(),), fast_mode=True)
 
@@ -187,6 +195,11 @@ def test_conv_and_transposed_are_torchs(kernel: int, stride: int, padding: str, 
         layer = stage.layer
         assert (layer.bias is not None) == bias
         expected = function(x, layer.weight, layer.bias, stride=stride, padding=around)
+        if name == "transposed" and padding == "half" and stride + 2 * around > kernel:
+            # Torch leaves off far rows and columns, with which a side is `stride` times as long.
+            more = stride + 2 * around - kernel
+            expected = function(x, layer.weight, layer.bias, stride, around, more)
+            assert expected.shape[2:] == (stride * 5, stride * 6)
         torch.testing.assert_close(stage(x), expected)
 
 
@@ -237,6 +250,11 @@ def test_normalise_activates_after_the_norm() -> None:
         ("conv", {"groups": 0}, "groups must be at least 1, not 0"),
         ("basis", {"size": (0, 2)}, "height must be at least 1, not 0"),
         ("classify", {"classes": 0}, "classes must be at least 1, not 0"),
+        ("classify", {"head": "logits"}, '"logits" is the head that tells real from fake'),
+        ("dropout", {"rate": 1.0}, r"rate must be in \[0, 1\), not 1.0"),
+        ("dropout", {"rate": -0.5}, r"rate must be in \[0, 1\), not -0.5"),
+        ("infomax", {"features": 0}, "features must be at least 1, not 0"),
+        ("maxout", {"pieces": 0}, "pieces must be at least 1, not 0"),
         ("minibatch_std", {"group": 0}, "group must be at least 1, not 0"),
         ("inverted_bottleneck", {"groups": 4}, "4 groups do not divide 6 channels"),
         ("inverted_bottleneck", {"kernel": 2}, "an even kernel, 2, would move the feature map"),
@@ -253,6 +271,55 @@ def test_what_leaves_nothing_is_refused(name: str, options: dict[str, Any], mess
 def test_a_single_position_cannot_be_halved(name: str) -> None:
     with pytest.raises(ValueError, match=r"it would be \(4, 0, 1\)"):
         example(name, (3, 1, 2))
+
+
+# --- maxout and dropout
+
+
+def test_a_maxout_unit_is_the_greatest_of_its_layers() -> None:
+    stage, x = example("maxout", (2, 1, 3), channels=3, pieces=2), maps(4, 2, 1, 3)
+    weight, bias = stage.dense.weight.detach(), stage.dense.bias.detach()
+    for row in range(4):
+        for unit in range(3):
+            pieces = [weight[i] @ x[row].flatten() + bias[i] for i in (2 * unit, 2 * unit + 1)]
+            torch.testing.assert_close(stage(x)[row, unit, 0, 0].detach(), max(pieces))
+
+
+def test_dropout_keeps_the_mean_while_training_and_everything_afterwards() -> None:
+    stage, x = blocks.dropout((8, 9, 9), rate=0.25), torch.ones(16, 8, 9, 9)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        y = stage(x)
+    values, counts = y.unique(return_counts=True)
+    torch.testing.assert_close(values, torch.tensor([0, 1 / 0.75]))
+    assert abs(counts[0] / y.numel() - 0.25) < 0.02
+    assert torch.equal(stage.eval()(x), x)
+
+
+# --- infomax: its heads by hand
+
+
+def test_infomax_projects_an_image_and_its_places_into_one_space() -> None:
+    stage, x = example("infomax", (2, 2, 3), features=4), maps(5, 2, 2, 3)
+    heads = stage(x).flatten(1).split([*stage.heads.values()], dim=1)
+    logits, whole, places = heads
+    assert list(stage.heads) == ["logits", "global", "local"]
+
+    def critic(layers: Any, vector: Tensor) -> Tensor:
+        def times(layer: Any, vector: Tensor) -> Tensor:
+            return layer.weight.detach().flatten(1) @ vector + layer.bias.detach()
+
+        inner = times(layers.leave, times(layers.enter, vector).clamp(min=0))
+        return inner + times(layers.shortcut, vector)
+
+    for row in range(5):
+        summed = stage.block(x)[row].clamp(min=0).sum((1, 2)).detach()
+        torch.testing.assert_close(logits[row], stage.dense(summed))
+        torch.testing.assert_close(whole[row].detach(), critic(stage.globally, summed))
+        mine = places[row].detach().view(4, 2, 3)
+        for i in range(2):
+            for j in range(3):
+                torch.testing.assert_close(mine[:, i, j], critic(stage.locally, x[row, :, i, j]))
 
 
 # --- residual blocks: Miyato et al. (2018), figure 8, with the shortcut that SNGAN's code has

@@ -13,6 +13,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -43,7 +45,7 @@ from gankit.export import FORMATS, LIMIT, Exported, export, load, of_file, of_ru
 from gankit.export import formats as formats_module
 from gankit.export.folding import Passed, _absorb, fold_batchnorms, fold_weights
 from gankit.export.tracing import Call, traced
-from gankit.export.writing import difference
+from gankit.export.writing import difference, expected
 from gankit.registry import registry
 from gankit.spec import dumps, loads
 from gankit.train import checkpoint
@@ -501,6 +503,8 @@ def test_the_difference_is_a_share_of_the_range(images: Path) -> None:
     live = of_run(images)
     z = torch.randn(16, 8)
     call = Call({"z": z}, ("images",))
+    wanted = expected(live, call)
+    assert list(wanted) == [1, 3, 16]
 
     class Off(nn.Module):
         def __init__(self, by: float, rows: int) -> None:
@@ -514,9 +518,9 @@ def test_the_difference_is_a_share_of_the_range(images: Path) -> None:
             return made
 
     for rows in (1, 2, 16):  # one wrong pixel in one row of any batch is seen
-        assert difference(live, Off(0.5, rows), call) == pytest.approx(0.25, rel=1e-5)
-    assert difference(live, Off(0.0, 1), call) == 0
-    assert difference(live, Off(float("inf"), 1), call) == float("inf")
+        assert difference(live, Off(0.5, rows), call, wanted) == pytest.approx(0.25, rel=1e-5)
+    assert difference(live, Off(0.0, 1), call, wanted) == 0
+    assert difference(live, Off(float("inf"), 1), call, wanted) == float("inf")
 
 
 class Branching(nn.Module):
@@ -556,8 +560,12 @@ def test_what_cannot_be_traced_leaves_as_tensors_alone(tmp_path: Path) -> None:
 
 
 def code_of(card: Path) -> str:
-    (code,) = re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)
-    return code
+    """The first of its blocks, which makes the network."""
+    return codes_of(card)[0]
+
+
+def codes_of(card: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def run_card(card: Path) -> dict[str, Any]:
@@ -594,14 +602,50 @@ def test_the_card_is_true_and_its_code_runs(
     assert run_card(made.card)["images"].shape == (16, 1, 16, 16)
 
 
-def test_a_program_runs_where_there_is_no_gankit(
-    pt2: Path, monkeypatch: pytest.MonkeyPatch
+ELSEWHERE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+{code}
+assert not {missing} & set(sys.modules)
+print({shown})
+"""
+
+
+def elsewhere(card: Path, folder: Path, shown: str, *missing: str, block: int = 0) -> str:
+    """What code of a card prints in an interpreter of its own, in a folder with the file alone."""
+    folder.mkdir()
+    shutil.copy(card.with_suffix(""), folder)
+    script = ELSEWHERE.format(missing=set(missing), code=codes_of(card)[block], shown=shown)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=folder, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize("source", ["images", "classes"])
+def test_a_card_is_true_where_there_is_no_gankit(
+    exported: Export, tmp_path: Path, source: str
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "gankit"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError):
-        exec("import gankit")
-    assert run_card(pt2.with_name("images.pt2.md"))["images"].shape == (16, 1, 16, 16)
+    """In plain PyTorch: a program as it is, and tensors for whoever has a network for them."""
+    program, tensors = (exported(source, to).card for to in ("pt2", "safetensors"))
+    assert len([line for line in code_of(program).splitlines() if line]) <= 5
+    shape = elsewhere(program, tmp_path / "pt2", "tuple(images.shape)", "gankit")
+    assert shape == "(16, 1, 16, 16)"
+    names = elsewhere(tensors, tmp_path / "tensors", "sorted(tensors)", "gankit", block=1)
+    with safe_open(tensors.with_suffix(""), "pt") as file:
+        assert names == str(sorted(file.keys()))
+
+
+def test_twin_code_that_needs_gankit_fails_there(exported: Export, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="ModuleNotFoundError: gankit"):
+        elsewhere(exported("images", "safetensors").card, tmp_path / "x", "1", "gankit")
 
 
 def test_the_card_draws_as_training_drew(tmp_path: Path) -> None:
@@ -812,7 +856,8 @@ def test_the_command_prints_the_file_and_tells_the_rest(
     ran = run("export", images, "--to", "safetensors", "--out", "out/x.safetensors")
     assert (ran.code, ran.out) == (0, "out/x.safetensors\n")
     assert re.fullmatch(
-        r"weight norms computed into the weights: 7\nbatch norms folded: 2 of 2\n"
+        r"weights: ema, step 20\nweight norms computed into the weights: 7\n"
+        r"batch norms folded: 2 of 2\n"
         r"largest difference from the live generator: \d\.\de-0[78] of the range of its values;"
         r" at most 1e-04 is let go\ncard: out/x\.safetensors\.md\n",
         ran.err,
@@ -826,6 +871,7 @@ def test_what_is_said_of_mistakes(
     monkeypatch.setattr(formats_module.importlib.util, "find_spec", lambda name: None)
     Path("folder.pt2").mkdir()
     Path("taken").touch()
+    Path("x.onnx").touch()
     Path("run").symlink_to(images)
     commands = [
         *("export nope --to pt2", "export run --to pt3", "export run --to pt2 --weights em"),
@@ -833,7 +879,7 @@ def test_what_is_said_of_mistakes(
             "export run --to pt2 --out x.onnx",
             "export run --to safetensors --out taken/x.safetensors",
         ),
-        *("export run --to onnx", "sample x.onnx --out x.png"),
+        *("export run --to onnx", "sample x.onnx --out x.png", "export x.onnx --to pt2"),
     ]
     texts = []
     for command in commands:
@@ -872,8 +918,9 @@ def test_onnx_is_the_live_network(
             given = z[:count], labels[:count]
             assert largest(back(*given), live.network(*given)) < 1e-6
     assert str(Path(gankit.__file__).parent).encode() not in made.file.read_bytes()
-    assert "torch" not in code_of(made.card)
-    assert run_card(made.card)["images"].shape == (16, 1, 16, 16)
+    assert len([line for line in code_of(made.card).splitlines() if line]) <= 5
+    shape = elsewhere(made.card, tmp_path / "else", "images.shape", "gankit", "torch")
+    assert shape == "(16, 1, 16, 16)"
     ran = run("sample", made.file, "-n", "3", "--out", tmp_path / "x.npz")
     assert (ran.code, ran.err) == (0, f"wrote 3 samples of step 20 to {tmp_path / 'x.npz'}\n")
 

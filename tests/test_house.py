@@ -28,7 +28,7 @@ FLOORS = [
     {"build"},
     {"evaluate"},
     {"train"},
-    {"study", "testing", "recipes", "report", "export"},
+    {"study", "testing", "recipes", "report", "export", "convert"},
     {"views"},
     {"cli", "__main__"},
 ]

@@ -1,4 +1,4 @@
-"""Published systems as a page of a spec each, with the parameters that their code has.
+"""Published systems, made from the recipes or from them with another key, count as their code does.
 
 The expected numbers are what the public code counts when it is run, unless it says otherwise here.
 """
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from gankit.build import make_network
-from gankit.slots import Image
+from gankit.recipes import find
+from gankit.slots import Image, heads_of
 from gankit.spec import Part, dumps, loads
 
 HEAD = """
@@ -23,183 +24,18 @@ loss   = "hinge"
 train  = { steps = 1 }
 """
 
-ATTENTION = '{ use = "self_attention", value_reduction = 2, pool = 2, bias = false }'
-CBN = '{ use = "conditional_batchnorm", weight_norm = "network", initializer = "orthogonal" }'
-BIGGAN = f"""
-[generator]
-use          = "resnet"
-latent       = 120
-width        = 96
-width_max    = 1536
-norm         = ["spectral", {CBN}]
-last_norm    = "batchnorm"
-attention    = {ATTENTION}
-attention_at = [64]
-condition    = ["embedding", "chunk"]
-embedding    = 128
-chunk        = 20
-initializer  = "orthogonal"
 
-[discriminator]
-use          = "resnet"
-width        = 96
-width_max    = 1536
-norm         = "spectral"
-attention    = {ATTENTION}
-attention_at = [64]
-condition    = "label"
-head         = "projection"
-initializer  = "orthogonal"
-"""
-SAGAN = f"""
-[generator]
-use          = "resnet"
-norm         = ["spectral", "conditional_batchnorm"]
-last_norm    = "batchnorm"
-attention    = {ATTENTION}
-attention_at = [32]
-condition    = "label"
+def networks_of(name: str) -> str:
+    """The two networks of a recipe, as TOML."""
+    tables = tomllib.loads(find(name).read_text(encoding="utf-8"))
+    return dumps({section: tables[section] for section in ("generator", "discriminator")})
 
-[discriminator]
-use          = "resnet"
-norm         = "spectral"
-attention    = {ATTENTION}
-attention_at = [32]
-condition    = "label"
-head         = "projection"
-"""
-SNGAN_32 = """
-[generator]
-use        = "resnet"
-width      = 256
-width_max  = 256
-norm       = "batchnorm"
-upsampling = "bilinear"
 
-[discriminator]
-use    = "resnet"
-widths = [128, 128, 128, 128]
-flat   = 2
-hidden = "in"
-norm   = "spectral"
-"""
-SNGAN_128 = """
-[generator]
-use        = "resnet"
-norm       = "batchnorm"
-upsampling = "bilinear"
-
-[discriminator]
-use    = "resnet"
-hidden = "in"
-norm   = "spectral"
-"""
-WGAN_GP_64 = """
-[generator]
-use        = "resnet"
-norm       = "batchnorm"
-upsampling = "bilinear"
-
-[discriminator]
-use    = "resnet"
-widths = [64, 128, 256, 512, 1024]
-flat   = 0
-hidden = "in"
-pool   = "mean"
-"""
-DCGAN_64 = """
-[generator]
-use    = "dcgan"
-latent = 100
-norm   = "batchnorm"
-stem   = "transposed"
-head   = "transposed"
-
-[discriminator]
-use  = "dcgan"
-norm = "batchnorm"
-head = "conv"
-bias = false
-"""
-R3GAN_CIFAR = """
-[generator]
-use         = "stack"
-latent      = 64
-initializer = { use = "kaiming", slope = 1.0 }
-stages = [
-  { use = "basis", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_up", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_up", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_up", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "conv", channels = 3, kernel = 1, bias = false },
-]
-
-[discriminator]
-use         = "stack"
-initializer = { use = "kaiming", slope = 1.0 }
-stages = [
-  { use = "conv", channels = 768, kernel = 1, bias = false },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_down", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_down", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "interpolate_down", channels = 768 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "inverted_bottleneck", groups = 96, depth = 8 },
-  { use = "conv", channels = 768, kernel = 4, padding = "none", groups = 768, bias = false },
-  { use = "dense", channels = 1, bias = false },
-]
-"""
-SNGAN_PLAIN = """
-[generator]
-use    = "stack"
-latent = 128
-norm   = "batchnorm"
-stages = [
-  { use = "dense", channels = 512, size = [4, 4] },
-  { use = "transposed", channels = 256 },
-  "normalise",
-  { use = "transposed", channels = 128 },
-  "normalise",
-  { use = "transposed", channels = 64 },
-  "normalise",
-  { use = "conv", channels = 3 },
-  { use = "activate", activation = "tanh" },
-]
-
-[discriminator]
-use    = "stack"
-norm   = "spectral"
-stages = [
-  { use = "conv", channels = 64 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 64, kernel = 4, stride = 2 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 128 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 128, kernel = 4, stride = 2 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 256 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 256, kernel = 4, stride = 2 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "conv", channels = 512 },
-  { use = "activate", activation = { use = "leaky_relu", slope = 0.1 } },
-  { use = "dense", channels = 1 },
-]
-"""
+BIGGAN = networks_of("biggan_128")
+SAGAN = networks_of("sagan_imagenet_128")
+SNGAN_32 = networks_of("sngan_32")
+SNGAN_128 = networks_of("sngan_128")
+WGAN_GP_64 = networks_of("wgan_gp_64")
 
 
 def plain_sngan() -> tuple[int, int]:
@@ -214,6 +50,20 @@ def plain_sngan() -> tuple[int, int]:
     discriminator = layer(3, 64, 3) + layer(64, 128, 3) + layer(128, 256, 3) + layer(256, 512, 3)
     discriminator += sum(layer(wide, wide, 4) for wide in (64, 128, 256))
     return generator, discriminator + layer(512 * 4 * 4, 1, 1)
+
+
+def plain_lsgan() -> tuple[int, int]:
+    """The authors' code without norms (5x5 kernels, z of 1024), which is for TensorFlow 0."""
+    up = ((512, 256), (256, 128), (128, 64), (64, 3))
+    down = ((3, 64), (64, 128), (128, 256), (256, 512))
+    generator = (1024 + 1) * 512 * 4 * 4 + sum(a * b * 25 + b for a, b in up)
+    return generator, sum(a * b * 25 + b for a, b in down) + 512 * 4 * 4 + 1
+
+
+def first_gan() -> tuple[int, int]:
+    """The authors' mnist.yaml: dense layers of 1200, then maxout of 240 units and 5 pieces."""
+    generator = (100 + 1) * 1200 + (1200 + 1) * 1200 + (1200 + 1) * 784
+    return generator, (784 + 1) * 240 * 5 + (240 + 1) * 240 * 5 + 240 + 1
 
 
 def conditional_sagan() -> tuple[int, int]:
@@ -297,10 +147,18 @@ SYSTEMS: dict[str, tuple[str, int, int, tuple[int, int]]] = {
         1000,
         (41_996_931, 30_041_857),
     ),
-    "SNGAN of plain convolutions, the paper's table 3": (SNGAN_PLAIN, 32, 0, plain_sngan()),
+    "SNGAN of plain convolutions, the paper's table 3": (
+        networks_of("sngan_plain_32"),
+        32,
+        0,
+        plain_sngan(),
+    ),
+    "SSGAN 128, mimicry": (networks_of("ssgan_128"), 128, 0, (32_150_787, 29_021_957)),
+    "InfoMax-GAN 128, mimicry": (networks_of("infomax_gan_128"), 128, 0, (32_150_787, 35_315_457)),
+    "LSGAN 64, added up": (networks_of("lsgan_64"), 64, 0, plain_lsgan()),
     "WGAN-GP 64, mimicry": (WGAN_GP_64, 64, 0, (12_220_675, 10_141_441)),
-    "DCGAN 64, pytorch/examples": (DCGAN_64, 64, 0, (3_576_704, 2_765_568)),
-    "R3GAN CIFAR-10, its authors' code": (R3GAN_CIFAR, 32, 0, (20_732_160, 20_683_776)),
+    "DCGAN 64, pytorch/examples": (networks_of("dcgan_64"), 64, 0, (3_576_704, 2_765_568)),
+    "R3GAN CIFAR-10, its authors' code": (networks_of("r3gan_32"), 32, 0, (20_732_160, 20_683_776)),
 }
 
 
@@ -318,7 +176,7 @@ def made(text: str, size: int, classes: int) -> tuple[Any, Any]:
         labels = torch.zeros(2, dtype=torch.int64)
         fake = networks[0](torch.empty(2, int(networks[0].latent)), labels)  # type: ignore
         assert fake.shape == (2, 3, size, size)
-        assert networks[1](fake, labels).shape == (2, 1)
+        assert heads_of(networks[1](fake, labels))["logits"].shape == (2, 1)
     return networks[0], networks[1]
 
 

@@ -223,7 +223,7 @@ def test_a_rebuild_that_was_stopped_continues_and_one_that_cannot_be_harms_nothi
     PLAIN.save(photos / "a/0.png")
     listing, options = folder(photos, "folders"), Options(rebuild=True)
     other = dataclasses.replace(listing, classes=("a", "b", "c"))
-    with pytest.raises(DataError, match="1 of 3 classes"):
+    with pytest.raises(DataError, match="classes without an image: 1 of 3"):
         pack(other, whole, Framing(16, 0), options, print, quiet)
     assert len(opened_blindly(whole)) == 10
     with pytest.raises(Stop):

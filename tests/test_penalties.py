@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,10 @@ from gankit.penalties import (
     AuxiliaryClassifier,
     Consistency,
     FeatureMatching,
+    InfoMax,
     LeCam,
     Orthogonal,
+    Rotation,
 )
 from gankit.randomness import ShareGenerator, generator
 from gankit.registry import registry
@@ -36,6 +38,7 @@ IMAGES = (3, 4, 4)
 TYPED: list[Penalty] = [
     *(R1(), R2(), WGANGP(), DRAGAN()),
     *(Consistency(), LeCam(), Orthogonal(), FeatureMatching(), AuxiliaryClassifier()),
+    *(Rotation(), InfoMax()),
 ]
 OBSERVER: Observer = LeCam()
 
@@ -44,12 +47,19 @@ def turn_of(discriminator: Any, real: Tensor, fake: Tensor, **how: Any) -> Turn:
     """A turn on images of two classes, of which D thinks as it does of real and fake."""
     played = turns.turn_of(discriminator, real, fake, **how)
     assert played.real_heads is not None
-    real_heads, fake_heads = (
-        {**heads, "classes": torch.cat([heads["logits"], -heads["logits"]], dim=1)}
-        for heads in (played.real_heads, played.fake_heads)
+
+    def more(heads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        said = heads["logits"]
+        widths = {"classes": 2, "rotations": 4, "global": 2, "local": 6}
+        return {**heads, **{key: said * torch.arange(1, 1 + w) for key, w in widths.items()}}
+
+    return replace(
+        played,
+        labels=(real.detach().flatten(1).sum(1) > 0).long(),
+        real_heads=more(played.real_heads),
+        fake_heads=more(played.fake_heads),
+        heads=lambda images: more(played.heads(images)),
     )
-    labels = (real.detach().flatten(1).sum(1) > 0).long()
-    return replace(played, labels=labels, real_heads=real_heads, fake_heads=fake_heads)
 
 
 def made(name: str, **options: Any) -> Any:
@@ -69,16 +79,17 @@ def turn(seed: int = 1, rows: int = 6, random: torch.Generator | None = None) ->
 
 
 def test_all_of_the_issue_are_there() -> None:
-    known = ["auxiliary_classifier", "consistency", "dragan", "feature_matching", "lecam"]
-    known.append("orthogonal")
-    assert [*known, "r1", "r2", "wgan_gp"] == NAMES
+    known = ["auxiliary_classifier", "consistency", "dragan", "feature_matching"]
+    known += ["infomax", "lecam", "orthogonal", "r1", "r2", "rotation", "wgan_gp"]
+    assert known == NAMES
     assert {type(part) for part in TYPED} == {registry.get("penalty", n).target for n in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_says_for_whom_and_how_often(name: str) -> None:
     part = registry.get("penalty", name)
-    assert part.bind().players in ({"DG"} if name == "auxiliary_classifier" else {"D", "G"})
+    both = {"auxiliary_classifier", "infomax", "rotation"}
+    assert part.bind().players in ({"DG"} if name in both else {"D", "G"})
     assert part.bind().every == 1
     assert part.bind(every=16).every == 16
     assert part.bind(weight=0.5).weight == 0.5
@@ -161,8 +172,8 @@ def test_is_computed_in_float32_too(name: str) -> None:
 
 # --- a batch in shares is the batch in one
 
-SHARED = [name for name in NAMES if name != "feature_matching"]
-"""The means of features are those of a share, as its docstring says."""
+SHARED = [name for name in NAMES if name not in ("feature_matching", "infomax")]
+"""Features are compared within a share, as the docstrings of these two say."""
 
 
 def check_shares(penalty: Any, rows: int, count: int) -> None:
@@ -207,7 +218,7 @@ def test_twins_that_do_not_share_are_caught() -> None:
         assert turn.real is not None
         return turn.discriminator(turn.real * turn.real.std()).square().mean()
 
-    twins: list[Any] = [by_itself, of_the_batch, FeatureMatching()]
+    twins: list[Any] = [by_itself, of_the_batch, FeatureMatching(), InfoMax()]
     for penalty in twins:
         with pytest.raises(AssertionError):
             check_shares(penalty, 6, 2)

@@ -916,9 +916,16 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_the_launcher_is_handed_on_once(
-    stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    stub: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    number: signal.Signals,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Whoever runs the tests under nohup has SIGHUP ignored.
+    found = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, found))
     before = [signal.getsignal(each) for each in SIGNALS]
     code = f"hear({int(number)}); rank == '0' and os.kill(os.getppid(), {int(number)}); listen()"
     assert launch(2, [f"{code}; tell('heard', heard); sys.exit(75)"]) == 75

@@ -20,14 +20,17 @@ from torch import Tensor, nn
 import gankit
 from gankit.attentions import SelfAttention2d
 from gankit.datasets import Digits, Shapes, to_float, to_uint8
-from gankit.errors import UsageError
-from gankit.export import Live, export, of_run
+from gankit.errors import DataError, UsageError
+from gankit.export import export, of_file, of_run
 from gankit.slots import Image
 from gankit.train import sampling
-from gankit.views import VIEWS, show_interpolation, show_neighbours, show_truncation
-from gankit.views.attention import map_of, mapped, positions
-from gankit.views.making import images_of, labels_for, latents
+from gankit.train.pictures import class_grid, class_names, sample_grid
+from gankit.train.sampling import grid_labels, label_count
+from gankit.views import VIEWS, Drawing, show_interpolation, show_neighbours, show_truncation
+from gankit.views.attention import _heat as heat
+from gankit.views.attention import map_of, mapped
 from gankit.views.neighbours import nearest
+from gankit.views.places import positions
 from gankit.views.sheet import enlarged, sheet
 from gankit.views.walks import FAR, STEPS, slerp
 from tests import goldens
@@ -107,7 +110,7 @@ def test_views_of_colour_and_of_other_shapes(tmp_path: Path) -> None:
     text = text.replace("attention_at = [8]", "attention_at = [6]")
     live = of_run(trained(text, tmp_path / "run"))
     for view in VIEWS.values():
-        assert view(live, 2, 0, None).mode == "RGB"
+        assert view(Drawing(live), 2).mode == "RGB"
 
 
 def test_what_is_said_of_mistakes(
@@ -119,6 +122,7 @@ def test_what_is_said_of_mistakes(
     Path("g.pt2").symlink_to(pt2)
     export(of_run(images, "discriminator"), "safetensors", Path("d.safetensors"))
     trained(POINTS, Path("points"))
+    trained(CONDITIONAL, Path("classes"))
     plain = re.sub("attention.*", "", IMAGES)
     trained(f'latent = "uniform"\n{plain}', Path("plain"))
     Path("other.safetensors").write_bytes(b"not tensors")
@@ -129,6 +133,12 @@ def test_what_is_said_of_mistakes(
         *("points --as interpolation --out x.png", "plain --as truncation --out x.png"),
         *("run --as truncation --truncation 1 --out x.png", "plain --truncation 1 --out x.png"),
         *("g.pt2 --standing 1 --out x.png", "g.pt2 --device cuda --out x.png"),
+        *("run --classes 3 --out x.png", "classes --classes 3,10 --out x.png"),
+        *("run --at 3,3 --out x.png", "run --as attention --at 3 --out x.png"),
+        *(
+            "run --as attention --at 16,0 --out x.png",
+            f"run --as attention{' --at 1,1' * 6} --out x.png",
+        ),
         *("d.safetensors --out x.png", "other.safetensors --out x.png", "nope.pt2 --out x.png"),
     ]
     texts = []
@@ -171,14 +181,15 @@ def test_interpolations_begin_and_end_with_samples(
     live = of_run(images)
     seen: dict[str, Tensor] = {}
 
-    def noted(live: Live, z: Tensor, labels: Tensor | None, seed: int = 0) -> Tensor:
+    def noted(self: Drawing, z: Tensor, labels: Tensor | None) -> Tensor:
         seen.update(z=z, labels=torch.as_tensor(labels))
-        return images_of(live, z, labels, seed)
+        return drawn(self, z, labels)
 
-    monkeypatch.setattr("gankit.views.walks.images_of", noted)
-    show_interpolation(live, 3, 7, None)
+    drawn = Drawing.images
+    monkeypatch.setattr(Drawing, "images", noted)
+    show_interpolation(Drawing(live, 7), 3)
     rows = seen["z"].unflatten(0, (3, STEPS))
-    ends = latents(live, 6, 7)
+    ends = Drawing(live, 7).latents(6)
     assert torch.allclose(rows[:, 0], ends[0::2], atol=1e-5)
     assert torch.allclose(rows[:, -1], ends[1::2], atol=1e-5)
     lengths = rows.norm(dim=2)
@@ -193,15 +204,15 @@ def test_uniform_latents_are_joined_by_straight_lines(
     live = of_run(trained(f'latent = "uniform"\n{IMAGES}', tmp_path / "run"))
     seen: list[Tensor] = []
     titles: list[str] = []
+    drawn = Drawing.images
     monkeypatch.setattr(
-        "gankit.views.walks.images_of",
-        lambda live, z, *rest: seen.append(z) or images_of(live, z, *rest),
+        Drawing, "images", lambda self, z, labels: seen.append(z) or drawn(self, z, labels)
     )
     monkeypatch.setattr(
         "gankit.views.walks.sheet",
         lambda rows, **how: titles.append(how["title"]) or sheet(rows, **how),
     )
-    show_interpolation(live, 2, 0, None)
+    show_interpolation(Drawing(live), 2)
     assert titles == ["Straight interpolation between pairs of latents"]
     row = seen[0].unflatten(0, (2, STEPS))[0]
     assert torch.allclose(row, torch.lerp(row[:1], row[-1:], torch.linspace(0, 1, STEPS)[:, None]))
@@ -211,24 +222,24 @@ def test_a_sweep_draws_the_same_latents_nearer_and_nearer(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
+    drawn = Drawing.images
     monkeypatch.setattr(
-        "gankit.views.walks.images_of",
-        lambda live, z, *rest: seen.append(z) or images_of(live, z, *rest),
+        Drawing, "images", lambda self, z, labels: seen.append(z) or drawn(self, z, labels)
     )
     live = of_run(images)
-    show_truncation(live, 4, 5, None)
+    show_truncation(Drawing(live, 5), 4)
     reach = [float(z.abs().max()) for z in seen]
     assert reach == sorted(reach, reverse=True)
     assert len(seen) == 8
-    assert torch.equal(seen[1], latents(live, 4, 5, sampling.truncation(live.gan, 2.0)))
+    assert torch.equal(seen[1], Drawing(live, 5, sampling.truncation(live.gan, 2.0)).latents(4))
     for narrow in seen[1:]:  # each value keeps its sign and its rank
         assert torch.equal(narrow.argsort(1), seen[0].argsort(1))
         assert torch.equal(narrow.sign(), seen[0].sign())
-    many = latents(live, 2000, 5, sampling.truncation(live.gan, FAR))
+    many = Drawing(live, 5, sampling.truncation(live.gan, FAR)).latents(2000)
     assert float(many.std()) == pytest.approx(1, abs=0.02)  # no limit that anyone would notice
     seen.clear()
     near = 'latent = { use = "truncated", threshold = 1.0 }\n'
-    show_truncation(of_run(trained(near + IMAGES, tmp_path / "run")), 2, 0, None)
+    show_truncation(Drawing(of_run(trained(near + IMAGES, tmp_path / "run"))), 2)
     assert [float(z.abs().max()) <= t for z, t in zip(seen, (1, 0.75), strict=False)] == [True] * 2
 
 
@@ -294,8 +305,8 @@ def test_the_sheet_of_neighbours_shows_each_beside_its_sample(
     monkeypatch.setattr("gankit.views.neighbours.sheet", noted)
     live = of_run(images)
     memorised = to_float(live.data.images(torch.tensor([5, 6])))
-    monkeypatch.setattr("gankit.views.neighbours.images_of", lambda *_: memorised)
-    show_neighbours(live, 2, 0, None)
+    monkeypatch.setattr(Drawing, "images", lambda *_: memorised)
+    show_neighbours(Drawing(live), 2)
     for row, captions in zip(drawn["rows"], drawn["captions"], strict=True):  # type: ignore[call-overload]
         assert (len(row), len(captions)) == (8, 8)
         assert row[0].tobytes() == row[1].tobytes()
@@ -354,11 +365,11 @@ def test_attention_of_others_is_shown_if_it_can_give_its_map(
         "gankit.views.attention.sheet",
         lambda rows, **how: drawn.append(how["captions"]) or sheet(rows, **how),
     )
-    VIEWS["attention"](live, 1, 0, None)
+    VIEWS["attention"](Drawing(live), 1)
     assert drawn == [[["", *["1.6% to 1.6%"] * 5]]]
     bare = replace(live, network=nn.Sequential(nn.Linear(8, 256), nn.Unflatten(1, (1, 16, 16))))
     with pytest.raises(UsageError, match="no attention that can give its map"):
-        VIEWS["attention"](bare, 1, 0, None)
+        VIEWS["attention"](Drawing(bare), 1)
 
 
 def test_the_attention_on_the_largest_map_is_shown(
@@ -371,7 +382,7 @@ def test_the_attention_on_the_largest_map_is_shown(
         "gankit.views.attention.sheet",
         lambda rows, **how: notes.extend(how["notes"]) or sheet(rows, **how),
     )
-    VIEWS["attention"](live, 1, 0, None)
+    VIEWS["attention"](Drawing(live), 1)
     assert notes[0].startswith("stages.attend_16: 16 x 16 positions look at 256; evenly, each ")
 
 
@@ -434,9 +445,172 @@ def test_a_sheet_shows_the_pictures_as_they_are() -> None:
         enlarged(torch.zeros(1, 2, 8, 8))
 
 
-def test_labels_and_latents_are_those_of_the_grid(images: Path) -> None:
+def test_latents_are_the_same_whoever_draws(images: Path) -> None:
     live = of_run(images)
-    grid = sampling.draw(live.gan, live.network, 12, 3)
-    assert torch.equal(images_of(live, latents(live, 12, 3), labels_for(live, 12), 3), grid)
-    small = images_of(live, latents(live, 12, 3), labels_for(live, 12), 3, batch=5)
+    drawing, grid = Drawing(live, 3), sampling.draw(live.gan, live.network, 12, 3)
+    assert torch.equal(drawing.images(drawing.latents(12), drawing.labels(12)), grid)
+    small = drawing.images(drawing.latents(12), drawing.labels(12), batch=5)
     assert torch.allclose(small, grid, atol=1e-6)
+
+
+# --- classes
+
+
+@given(classes=st.integers(1, 2000), only=st.sets(st.integers(0, 1999), max_size=70))
+def test_a_grid_has_as_many_of_each_class(classes: int, only: set[int]) -> None:
+    labels = grid_labels(classes, sorted(only))
+    assert labels is not None
+    shown, counts = labels.unique(return_counts=True)
+    assert len(counts.unique()) == 1
+    assert shown.tolist() == sorted(only) if only else len(shown) == min(classes, 16)
+    assert 32 < len(labels) <= 64 or len(only) > 64
+    assert only or (int(shown[0]), int(shown[-1])) == (0, classes - 1)
+    assert counts[0] < 8 or counts[0] % 8 == 0  # whole rows
+    assert grid_labels(0, sorted(only)) is None
+
+
+class Labelled(nn.Module):
+    """A generator that is handed labels, and uses them if it is told to."""
+
+    def __init__(self, uses: bool) -> None:
+        super().__init__()
+        self.uses = uses
+        self.tables = nn.Embedding(10, 8)
+        nn.init.zeros_(self.tables.weight)  # as many begin: no label makes a difference yet
+        self.dense = nn.Linear(8, 256)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None
+        z = z + self.tables(labels) if self.uses else z
+        return self.dense(z).view(-1, 1, 16, 16)
+
+
+def test_a_generator_that_reads_labels_is_told_from_one_that_is_only_given_them(
+    images: Path, pt2: Path, tmp_path: Path
+) -> None:
+    gan = of_run(images).gan
+    assert label_count(gan, Labelled(uses=True)) == 10
+    assert label_count(gan, Labelled(uses=False)) == 0
+    assert label_count(gan, gan.generator) == 0
+    network = Labelled(uses=True).train()
+    state = torch.random.get_rng_state()
+    label_count(gan, network)
+    assert network.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    live = of_run(trained(CONDITIONAL, tmp_path / "run"))
+    assert label_count(live.gan, live.network) == 10
+    for to in ("pt2", "safetensors"):
+        back = of_file(export(live, to).file)
+        assert label_count(back.gan, back.network) == 10
+    back = of_file(pt2)
+    assert label_count(back.gan, back.network) == 0
+
+
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=1, max_size=20),
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+)
+def test_each_class_stands_beside_its_name_and_no_image_is_lost(
+    counts: list[int], height: int, width: int
+) -> None:
+    labels = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels))]
+    # Every image is of one colour, which says what class it is of.
+    tones = torch.stack([40 + 10 * labels, 255 - labels, labels], 1).to(torch.uint8)
+    images = tones[:, :, None, None].expand(-1, 3, height, width)
+    page = torch.from_numpy(numpy.array(class_grid(images, labels, [f"n{k}" for k in range(20)])))
+    seen = []
+    for label, count in enumerate(counts):
+        found = (page == torch.tensor([40 + 10 * label, 255 - label, label])).all(2)
+        factor = math.isqrt(int(found.sum()) // (count * height * width))
+        assert int(found.sum()) == count * height * width * factor**2
+        block = found.nonzero()
+        (top, left), (bottom, right) = block.amin(0).tolist(), block.amax(0).tolist()
+        seen.append((top, left))
+        own = page[top : bottom + 1, left : right + 1]
+        assert ((own == 255).all(2) | found[top : bottom + 1, left : right + 1]).all()
+        name = page[top : bottom + 1, max(0, left - 40) : left]
+        assert (name != 255).any()
+    assert seen == sorted(seen)
+    assert (page[:, -1] == 255).all()
+
+
+def test_a_training_grid_of_a_conditional_generator_is_by_class(
+    images: Path, tmp_path: Path
+) -> None:
+    live = of_run(trained(CONDITIONAL, tmp_path / "run"))
+    labels = grid_labels(10)
+    assert labels is not None
+    drawn = sampling.draw(live.gan, live.network, 60, 0, labels=labels)
+    numbers = [str(n) for n in range(10)]
+    wanted = class_grid(drawn, labels, numbers)
+    assert sample_grid(live.gan, live.network, live.data).tobytes() == wanted.tobytes()
+    ran = run("sample", tmp_path / "run", "--out", tmp_path / "x.png", "--device", "cpu")
+    assert ran.err == f"wrote 60 samples of step 20 to {tmp_path / 'x.png'}\n"
+    assert Pillow.open(tmp_path / "x.png").tobytes() == wanted.tobytes()
+    shuffled = class_grid(drawn, labels.roll(1), numbers)  # the twin
+    assert shuffled.tobytes() != wanted.tobytes()
+    # Data with classes do not make a generator conditional.
+    plain = of_run(images)
+    assert sample_grid(plain.gan, plain.network, plain.data).size == (530, 530)
+
+
+def test_classes_are_chosen_by_number_or_name(tmp_path: Path) -> None:
+    text = CONDITIONAL.replace('use = "digits"', 'use = "shapes"\nlength = 100')
+    source = trained(text, tmp_path / "run")
+    live, out = of_run(source), tmp_path / "x.npz"
+    run("sample", source, "-n", 5, "--classes", "star, 0", "--out", out, "--device", "cpu")
+    labels = torch.tensor([4, 0, 4, 0, 4])
+    assert numpy.load(out)["labels"].tolist() == labels.tolist()
+    wanted = to_uint8(sampling.draw(live.gan, live.network, 5, 0, labels=labels)).numpy()
+    assert numpy.array_equal(numpy.load(out)["images"], wanted)
+    drawing = Drawing(live, classes=(4, 0))
+    assert drawing.names(drawing.labels(3)) == ["star", "circle", "star"]
+    run("sample", source, "--classes", "star,0", "--out", out, "--device", "cpu")
+    assert numpy.load(out)["labels"].tolist() == [4, 0] * 32
+
+
+def test_classes_have_numbers_where_nobody_knows_their_names() -> None:
+    @dataclass(frozen=True)
+    class Named(Digits):
+        names: tuple[str, ...] | None = ()
+
+        @property
+        def class_names(self) -> tuple[str, ...]:
+            if self.names is None:
+                raise DataError("the data is not here")
+            return self.names
+
+    numbers = [str(n) for n in range(10)]
+    ten = tuple("abcdefghij")
+    assert class_names(Digits()) == numbers
+    assert class_names(Named(names=ten)) == ten
+    assert class_names(Named(names=("a",))) == numbers
+    assert class_names(Named(names=None)) == numbers
+
+
+def test_pixels_whose_attention_is_shown_are_marked(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "gankit.views.attention.sheet", lambda rows, **how: told.append(how) or sheet(rows, **how)
+    )
+    marked: list[tuple[int, int]] = []
+    monkeypatch.setattr("gankit.views.attention._mark", lambda p, at, *_: marked.append(at))
+    VIEWS["attention"](Drawing(of_run(images), at=((0, 15), (9, 4))), 1)
+    assert told[0]["columns"] == ["image", "at 0, 15", "at 9, 4"]
+    assert marked == [(0, 7), (4, 2)] * 2  # on the image, and each on its own map
+
+
+def test_a_map_that_is_even_is_not_shown_as_a_choice() -> None:
+    picture = enlarged(torch.zeros(1, 3, 8, 8), 64)[0]
+    even = torch.full((8, 8), 1 / 64) + 1e-4 * torch.rand(8, 8)
+    peaked = torch.zeros(8, 8)
+    peaked[3, 3] = 1.0
+    contrast = [
+        numpy.array(heat(picture, looks).convert("L")).astype(int) for looks in (even, peaked)
+    ]
+    assert numpy.ptp(contrast[0]) < 10
+    assert numpy.ptp(contrast[1]) > 150

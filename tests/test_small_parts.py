@@ -155,6 +155,7 @@ INITIALIZERS: dict[str, Callable[[Tensor], None]] = {
     "kaiming": lambda w: check_normal(w, math.sqrt(2 / fans(w.shape)[0])),
     "normal": lambda w: check_normal(w, 0.02),
     "orthogonal": lambda w: check_orthogonal(w, 1.0),
+    "uniform": lambda w: check_uniform(w, 0.05),
     "xavier": lambda w: check_uniform(w, math.sqrt(6 / sum(fans(w.shape)))),
 }
 
@@ -178,6 +179,7 @@ def test_initializers_take_options() -> None:
     check_normal(filled(make["normal"].bind(std=0.5)), 0.5)
     check_normal(filled(make["kaiming"].bind(slope=1.0)), math.sqrt(1 / fans(shape)[0]))
     check_orthogonal(filled(make["orthogonal"].bind(gain=2.0)), 2.0)
+    check_uniform(filled(make["uniform"].bind(bound=0.005)), 0.005)
     check_uniform(filled(make["xavier"].bind(gain=0.5)), 0.5 * math.sqrt(6 / sum(fans(shape))))
 
 
@@ -209,9 +211,10 @@ def test_initializers_refuse_what_has_no_fans(name: str) -> None:
         registry.get("initializer", name).bind()(torch.zeros(3), seeded())
 
 
-def test_normal_initializer_refuses_a_negative_deviation() -> None:
-    with pytest.raises(ValueError, match="std must be at least 0"):
-        registry.get("initializer", "normal").bind(std=-1.0)(torch.zeros(3, 3), seeded())
+@pytest.mark.parametrize(("name", "option"), [("normal", "std"), ("uniform", "bound")])
+def test_initializers_refuse_a_negative_spread(name: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {option} must be at least 0"):
+        registry.get("initializer", name).bind(**{option: -1.0})(torch.zeros(3, 3), seeded())
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,7 @@ def test_normal_initializer_refuses_a_negative_deviation() -> None:
         ("normal", lambda w, g: nn.init.normal_(w, std=0.02**2, generator=g)),
         ("normal", lambda w, g: nn.init.uniform_(w, -0.0346, 0.0346, generator=g)),
         ("orthogonal", lambda w, g: nn.init.normal_(w, std=1 / math.sqrt(216), generator=g)),
+        ("uniform", lambda w, g: nn.init.uniform_(w, 0, 0.05, generator=g)),
         ("xavier", lambda w, g: nn.init.xavier_normal_(w, generator=g)),
         ("xavier", lambda w, g: nn.init.kaiming_uniform_(w, generator=g)),
         ("default", lambda w, g: w.zero_()),

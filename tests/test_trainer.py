@@ -27,8 +27,8 @@ from gankit.spec import loads
 from gankit.train import Record, Stopped, Trainer, checkpoint, run
 from gankit.train import trainer as trainer_module
 from gankit.train.folder import differences as in_words
+from gankit.train.pictures import picture
 from gankit.train.sampling import draw
-from gankit.train.trainer import picture
 from tests.specs import IMAGES, POINTS
 from tests.test_faults import saved
 from tests.test_resume import (

@@ -7,6 +7,7 @@ norms have it from the network's Norm.
 """
 
 from gankit.blocks.heads import Classify, MeanPositions, MinibatchStd, Project, SumPositions
+from gankit.blocks.infomax import InfoMax
 from gankit.blocks.layers import (
     Attend,
     Normalise,
@@ -17,6 +18,7 @@ from gankit.blocks.layers import (
     dense,
     transposed,
 )
+from gankit.blocks.maxout import Maxout, dropout
 from gankit.blocks.residual import (
     Hidden,
     Residual,
@@ -36,7 +38,9 @@ __all__ = [
     "Basis",
     "Classify",
     "Hidden",
+    "InfoMax",
     "InvertedBottleneck",
+    "Maxout",
     "MeanPositions",
     "MinibatchStd",
     "Normalise",
@@ -49,6 +53,7 @@ __all__ = [
     "activate",
     "conv",
     "dense",
+    "dropout",
     "interpolate_down",
     "interpolate_up",
     "pool",

@@ -108,14 +108,22 @@ class Classify(nn.Module):
 
     Options:
         classes: how many there are.
+        head: what the second head is called: a `rotation` penalty teaches one called `rotations`.
 
     Shape: (B, C, H, W) -> (B, 1 + classes, 1, 1), in the order of `heads`.
+
+    Raises:
+        OptionError: a head that is called as the first one is.
     """
 
-    def __init__(self, shape: Shape, norm: Norm = Norm(), /, *, classes: int) -> None:
+    def __init__(
+        self, shape: Shape, norm: Norm = Norm(), /, *, classes: int, head: str = "classes"
+    ) -> None:
         super().__init__()
         at_least_one(classes=classes)
-        self.heads = {"logits": 1, "classes": classes}
+        if head == "logits":
+            raise OptionError("head", 'classify: "logits" is the head that tells real from fake')
+        self.heads = {"logits": 1, head: classes}
         features = math.prod(shape)
         self.logits, self.classes = (
             norm.weight(nn.Linear(features, width)) for width in self.heads.values()

@@ -115,14 +115,16 @@ def transposed(
         channels: feature maps going out.
         kernel: height and width of the kernel.
         stride: 2, with a kernel of 4, doubles the feature map.
-        padding: `half` trims (kernel - 1) // 2 from each side, `none` nothing.
+        padding: `half` trims (kernel - 1) // 2 from each side, or less from the far ones, so that
+            each side is at least `stride` times what it was; `none` nothing.
         bias: the layer has a bias.
     """
     at_least_one(channels=channels, kernel=kernel, stride=stride)
     trim = _zeros(kernel, padding)
-    layer = norm.weight(nn.ConvTranspose2d(shape[0], channels, kernel, stride, trim, bias=bias))
-    height, width = ((side - 1) * stride - 2 * trim + kernel for side in shape[1:])
-    return Plain(layer, (channels, height, width))
+    less = max(0, stride + 2 * trim - kernel) if padding == "half" else 0
+    layer = nn.ConvTranspose2d(shape[0], channels, kernel, stride, trim, less, bias=bias)
+    height, width = ((side - 1) * stride - 2 * trim + kernel + less for side in shape[1:])
+    return Plain(norm.weight(layer), (channels, height, width))
 
 
 def _zeros(kernel: int, padding: Padding) -> int:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gankit.cli import build, data, export, parts, report, sample, train
+from gankit.cli import build, convert, data, export, parts, report, sample, train
 from gankit.cli.common import tell
 from gankit.errors import GankitError, SetupError
 
@@ -27,6 +27,7 @@ app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("export")(export.export)
+app.command("import")(convert.convert)
 app.command("report")(report.report)
 app.add_typer(data.app, name="data", help="Look at images, pack them, look after what is packed.")
 app.command("list")(parts.list_parts)

@@ -50,7 +50,7 @@ Convert = Annotated[
 ]
 Decoder = Annotated[
     Literal["pillow", "simplejpeg"],
-    typer.Option(help="What reads JPEGs; simplejpeg is faster, its bits differ."),
+    typer.Option(help="What reads JPEGs; simplejpeg's bits differ."),
 ]
 Workers = Annotated[int, typer.Option(metavar="N", help="Processes; 0 for one per core.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Pack anew what is packed already.")]
@@ -161,8 +161,8 @@ def verify(
 
     with stoppable("the same command begins again"), progress() as watch:
         done = verify(packed, watch, everything=everything)
-    blocks = len(done.manifest.cache.sha256)
-    print(f"{packed} is whole: {done.manifest.images:,} images in {blocks:,} blocks; {done.source}")
+    told = f"{done.manifest.images:,} images, {done.manifest.cache.bytes:,} bytes"
+    print(f"{packed} is whole: {told}; {done.source}")
 
 
 @app.command("info")
@@ -187,7 +187,7 @@ def _pack(listing: Listing, out: Path, framing: Framing, options: Options) -> No
         tell(note)
     with stoppable("the same command continues"), progress() as watch:
         manifest = pack(listing, out, framing, options, tell, watch)
-    left = f", {len(manifest.bad):,} files left out" if manifest.bad else ""
+    left = f", left out: {len(manifest.bad):,}" if manifest.bad else ""
     tell(f"{out}: {manifest.images:,} images, {manifest.cache.bytes:,} bytes{left}")
     tell(f"in a spec:\n{_snippet(manifest, out)}")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gankit.cli.common import Plugins, Threads, pick_device, tell
+from gankit.errors import UsageError
 
 __all__ = ["export"]
 
@@ -29,13 +30,16 @@ def export(
     plugin: Plugins = None,
 ) -> None:
     """Write a network as one file with a card beside it, after comparing it with the live one."""
-    from gankit.export import LIMIT, of_run
+    from gankit.export import LIMIT, format_of, of_run
     from gankit.export import export as write
 
+    if run.is_file() and format_of(run):
+        raise UsageError(f"{run} was exported already: name the run that it came from")
     live = of_run(
         run, weights, plugins=tuple(plugin or ()), device=pick_device("cpu", threads), tell=tell
     )
     made = write(live, to, out, tell=tell)
+    tell(f"weights: {live.weights}, step {live.step:,}")
     tell(f"weight norms computed into the weights: {made.weight_norms}")
     tell(f"batch norms folded: {len(made.folded)} of {made.batchnorms}")
     tell(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gankit.export import Live
-    from gankit.slots import Dataset, Latent
+    from gankit.slots import Latent
+    from gankit.views import Drawing
 
 __all__ = ["sample"]
 
@@ -27,6 +30,12 @@ AS = {
     "neighbours": "sample",
 }
 """What a picture can show, and what `-n` counts in it."""
+ROWS = 8
+"""Of what has rows or columns, where `-n` is not given."""
+MARKS = 5
+"""Pixels that a picture of attention tells apart by colour."""
+LISTED = 50
+"""Names that an error still lists."""
 
 
 def sample(
@@ -43,12 +52,22 @@ def sample(
     ],
     count: Annotated[
         int | None,
-        typer.Option("-n", metavar="N", help="How many; 64 by default, 8 where --as has rows."),
+        typer.Option(
+            "-n", metavar="N", help="How many; about 64 by default, 8 where --as has rows."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of the latents.")] = 0,
     view: Annotated[
         str, typer.Option("--as", metavar="|".join(AS), help="What an x.png shows.")
     ] = "grid",
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Only these classes, by number or by name."),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW,COLUMN", help="A pixel whose attention is shown; up to five."),
+    ] = None,
     truncation: Annotated[
         float | None,
         typer.Option(metavar="T", help="No latents further out than T standard deviations."),
@@ -61,8 +80,7 @@ def sample(
     plugin: Plugins = None,
 ) -> None:
     """Draw images from the averaged generator of a run's newest checkpoint, or from an export."""
-    if count is None:
-        count = 64 if view == "grid" else 8
+    pixels = _pixels(at or (), view)
     _check(count, out, view, standing)
     live = _live(run, tuple(plugin or ()), device, threads)
     if standing and live.exported:
@@ -74,7 +92,10 @@ def sample(
 
             network = settled(live.gan, live.network, standing, seed, latent=latent)
             live = replace(live, network=network)
-        _draw(live, view, count, seed, latent, out)
+        from gankit.views import Drawing
+
+        drawing = Drawing(live, seed, latent, _classes(live, classes), pixels)
+        count = _draw(drawing, view, count, out)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
             raise
@@ -85,13 +106,13 @@ def sample(
     tell(f"wrote {count:,} {AS[view]}{plural} of step {live.step:,} to {out}")
 
 
-def _check(count: int, out: Path, view: str, standing: int) -> None:
+def _check(count: int | None, out: Path, view: str, standing: int) -> None:
     """Refuse what cannot be meant, before anything is loaded."""
     if view not in AS:
         raise UsageError(f'--as knows no "{view}"; {choices(view, AS)}')
-    if count < 1:
+    if count is not None and count < 1:
         raise UsageError(f"-n takes a number of images, not {count}")
-    if out.suffix == ".png" and count > 10_000:
+    if out.suffix == ".png" and (count or 0) > 10_000:
         raise UsageError(
             f"a grid of {count:,} is too large to look at; use --out x.npz or a folder"
         )
@@ -99,7 +120,7 @@ def _check(count: int, out: Path, view: str, standing: int) -> None:
         raise UsageError(f"--out is a .png, a .npz or a folder, not {out}")
     if view != "grid" and out.suffix != ".png":
         raise UsageError(f"--as {view} is one picture: --out x.png, not {out}")
-    if view != "grid" and count > 100:
+    if view != "grid" and (count or 0) > 100:
         raise UsageError(f"--as {view} with {count:,} rows is too large to look at; at most 100")
     if standing < 0:
         raise UsageError(f"--standing takes a number of batches, not {standing}")
@@ -135,34 +156,76 @@ def _latent(live: Live, truncation: float | None, seed: int) -> Latent | None:
     return latent
 
 
-def _draw(live: Live, view: str, count: int, seed: int, latent: Latent | None, out: Path) -> None:
-    """Write what is asked for."""
-    if view == "grid":
-        from gankit.train.sampling import draw
+def _classes(live: Live, text: str | None) -> tuple[int, ...]:
+    """The classes of `3,5,star`."""
+    if text is None:
+        return ()
+    from gankit.train.pictures import class_names
+    from gankit.train.sampling import label_count
 
-        images = draw(live.gan, live.network, count, seed, latent=latent)
+    numbers = range(label_count(live.gan, live.network))
+    if not numbers:
+        raise UsageError("--classes: this generator looks at no labels")
+    names = {name: number for number, name in enumerate(class_names(live.data))}
+    known = {str(number): number for number in numbers} | names
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in known:
+            named = set(names) - set(map(str, numbers))
+            listed = f"; {choices(word, named)}" if 0 < len(named) <= LISTED else ""
+            message = f'--classes: there is no class "{word}" from 0 to {numbers[-1]}{listed}'
+            raise UsageError(message)
+    return tuple(dict.fromkeys(known[word] for word in words))
+
+
+def _pixels(texts: Sequence[str], view: str) -> tuple[tuple[int, int], ...]:
+    """The rows and columns of `12,20`."""
+    if texts and view != "attention":
+        raise UsageError("--at marks what --as attention shows")
+    if len(texts) > MARKS:
+        raise UsageError(f"--at: at most {MARKS} pixels have colours, not {len(texts)}")
+    found = [re.fullmatch(r"(\d{1,6}),(\d{1,6})", text) for text in texts]
+    for text, match in zip(texts, found, strict=True):
+        if match is None:
+            raise UsageError(f"--at takes a row and a column of pixels, such as 12,20, not {text}")
+    return tuple((int(match[1]), int(match[2])) for match in found if match)
+
+
+def _draw(drawing: Drawing, view: str, count: int | None, out: Path) -> int:
+    """Write what is asked for; how many there are."""
+    if view == "grid":
+        from gankit.train.sampling import SAMPLES, grid_labels
+
+        shown = grid_labels(drawing.class_count, drawing.classes) if count is None else None
+        count = count or (SAMPLES if shown is None else len(shown))
+        labels = drawing.labels(count) if shown is None else shown
+        images = drawing.images(drawing.latents(count), labels)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write(images, live.data, out)
-        return
+        _write(images, labels if drawing.class_count else None, drawing.live, out)
+        return count
     from gankit.views import VIEWS
 
-    picture = VIEWS[view](live, count, seed, latent)
+    picture = VIEWS[view](drawing, count or ROWS)
     out.parent.mkdir(parents=True, exist_ok=True)
     picture.save(out)
+    return count or ROWS
 
 
-def _write(images: Tensor, data: Dataset, out: Path) -> None:
+def _write(images: Tensor, labels: Tensor | None, live: Live, out: Path) -> None:
     import numpy
 
     from gankit.datasets import to_uint8
-    from gankit.train.trainer import picture
+    from gankit.train.pictures import picture
 
-    values = to_uint8(images) if data.image.size else images
+    values = to_uint8(images) if live.gan.image.size else images
     if out.suffix == ".png":
-        picture(images, data).save(out)
+        picture(images, live.data, labels).save(out)
     elif out.suffix == ".npz":
-        numpy.savez_compressed(out, images=values.numpy())
-    elif not data.image.size:
+        arrays = {"images": values.numpy()}
+        if labels is not None:
+            arrays["labels"] = labels.numpy()
+        numpy.savez_compressed(out, allow_pickle=False, **arrays)
+    elif not live.gan.image.size:
         raise UsageError("points in space have no PNG each; use --out x.npz or x.png")
     else:
         from PIL import Image

@@ -7,7 +7,7 @@ an index is always the same, whatever else is asked for with it.
 from __future__ import annotations
 
 from gankit.datasets.checks import height_width
-from gankit.datasets.digits import Digits
+from gankit.datasets.digits import Digits, StackedDigits
 from gankit.datasets.folder import Folder
 from gankit.datasets.images import image_grid, scatter, to_float, to_uint8
 from gankit.datasets.packed import Packed
@@ -22,6 +22,7 @@ __all__ = [
     "Packed",
     "Ring",
     "Shapes",
+    "StackedDigits",
     "height_width",
     "image_grid",
     "render",

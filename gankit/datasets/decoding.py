@@ -91,7 +91,7 @@ class Framing:
         return (self.channels, *height_width(self.size))
 
     def cut(self, image: Pillow.Image) -> NDArray[np.uint8]:
-        """The piece of an upright image, (channels, height, width), not to be written to.
+        """The piece of an upright image, (channels, height, width); not to be written to.
 
         Raises:
             ValueError: the image is smaller than the crop.
@@ -99,11 +99,16 @@ class Framing:
         height, width = self._crop(image)
         # torchvision's CenterCrop rounds so, to the even side at a half: published crops agree.
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        piece = image.crop((left, top, left + width, top + height))
+        piece = image
+        if piece.size != (width, height):  # to cut nothing off would still copy it all
+            piece = image.crop((left, top, left + width, top + height))
         piece = piece.resize(self.shape[:0:-1], FILTER)
-        # A band at a time: faster than to turn pixels around.
-        bands = [piece.tobytes("raw", band) for band in piece.getbands()]
-        return np.frombuffer(b"".join(bands), np.uint8).reshape(self.shape)
+        if piece.mode == "L":
+            return np.asarray(piece)[None]
+        # By lines of one colour: much faster than to turn each pixel around.
+        lines = np.frombuffer(piece.tobytes("raw", "RGB;L"), np.uint8)
+        channels, rows, columns = self.shape
+        return np.ascontiguousarray(lines.reshape(rows, channels, columns).swapaxes(0, 1))
 
     @cached_property
     def piece(self) -> tuple[int, int] | Literal[0]:

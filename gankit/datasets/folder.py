@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from gankit.datasets.checks import height_width, rows
 from gankit.datasets.decoding import Framing, opened, reason, upright
 from gankit.datasets.files import is_image, names_below, refuse_none
+from gankit.datasets.packing.manifest import pair
 from gankit.errors import DataError
 from gankit.registry import dataset
 from gankit.slots import Image
@@ -79,6 +81,17 @@ class Folder:
     def labels(self, indices: Tensor) -> None:
         """None: a folder has no classes."""
         return None
+
+    @property
+    def hint(self) -> str:
+        """How the same images are read many times faster."""
+        words = ["gankit", "data", "pack", "folder", "--root", str(self.root), "--out", "DIR"]
+        words += ["--crop", pair(self.crop), "--size", pair(self.size)]
+        words += ["--channels", "1"] * (self.channels == 1)
+        return (
+            "each image is decoded whenever it is used; packed once, they are read much faster:\n"
+            f"  {shlex.join(words)}"
+        )
 
     @cached_property
     def paths(self) -> tuple[Path, ...]:

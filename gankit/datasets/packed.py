@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from gankit.datasets.checks import at_least, height_width, one_or_three, rows
 from gankit.datasets.packing.listing import SPLITS, refuse_empty_classes
 from gankit.datasets.packing.manifest import IMAGES, Manifest, command, read
-from gankit.datasets.packing.verifying import rows_of
+from gankit.datasets.packing.verifying import refuse_altered, rows_of
 from gankit.errors import DataError
 from gankit.registry import dataset
 from gankit.slots import Image
@@ -38,7 +39,8 @@ class Packed:
     """A folder that `gankit data pack` wrote: images decoded, cropped and resized beforehand.
 
     Read from a memory-mapped file, in any order. At the first look the manifest is compared with
-    the options and with the size of the file; `gankit data verify` compares every sum.
+    the options and with the size of the file, and every sum if the file was written to after the
+    manifest; `gankit data verify` compares them in any case.
 
     Options:
         root: the packed folder; `~` is the home folder
@@ -47,6 +49,8 @@ class Packed:
         classes: how many classes it was packed with; 0 leaves labels aside
         split: which of CelebA's splits; `all` for every image
         flip: whether to have each image twice, the second half of the data set being mirrored
+        on_gpu: whether to keep all images on the GPU while training, if they take no more than
+            half of what is free there; the bits are the same
 
     Shape: images (B, channels, height, width) uint8, labels (B,) where there are classes.
 
@@ -62,6 +66,7 @@ class Packed:
     classes: int = 0
     split: Literal["all", "train", "valid", "test"] = "all"
     flip: bool = False
+    on_gpu: bool = False
 
     def __post_init__(self) -> None:
         if not str(self.root):
@@ -94,6 +99,16 @@ class Packed:
             return None
         return self._open.labels[rows(indices, len(self)) % len(self._open.places)]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What its classes were called where it was packed."""
+        return tuple(one.name for one in self.manifest.classes)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the images take, mirrored ones aside."""
+        return len(self._open.places) * math.prod(self.image.shape)
+
     @cached_property
     def manifest(self) -> Manifest:
         """What the folder says of itself."""
@@ -107,6 +122,7 @@ class Packed:
     def _open(self) -> _Open:
         manifest = self.manifest
         self._refuse_other(manifest)
+        refuse_altered(self._folder, manifest)
         table = rows_of(self._folder, manifest)
         if self.split != "all":
             table = table[table[:, 2] == SPLITS.index(self.split)]

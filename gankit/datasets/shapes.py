@@ -88,6 +88,11 @@ class Shapes:
         """One class per shape."""
         return Image(self.channels, height_width(self.size), classes=len(CLASSES))
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels are called."""
+        return CLASSES
+
     def __len__(self) -> int:
         return self.length
 

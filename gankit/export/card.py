@@ -29,10 +29,9 @@ WHAT = {
 }
 NEEDS = {
     "safetensors": (
-        "The file holds tensors, by the names they have in the network that the spec describes."
-        " gankit makes that network again, an ordinary `nn.Module`; for one of your own,"
-        " `safetensors.torch.load_file` reads the tensors, which are listed at the end. Nothing in"
-        " the file can run code."
+        "The file holds tensors, by the names they have in the network that the spec describes,"
+        " and nothing that could run code. gankit makes that network again, an ordinary"
+        " `nn.Module`:"
     ),
     "pt2": (
         "It needs torch and no gankit. `torch.export.load` is for files that you trust: compare the"
@@ -40,6 +39,14 @@ NEEDS = {
     ),
     "onnx": "It needs onnxruntime and numpy, neither torch nor gankit.",
 }
+PLAIN = """\
+Without gankit, for a network of your own; the tensors are listed at the end:
+
+```python
+from safetensors.torch import load_file
+
+tensors = load_file("{name}")
+```"""
 
 
 def card(live: Live, made: Exported, call: Call, sha256: str, size: int, network: nn.Module) -> str:
@@ -55,6 +62,7 @@ def card(live: Live, made: Exported, call: Call, sha256: str, size: int, network
         "## Loading it",
         NEEDS[to],
         f"```python\n{loading(live, call, made.file.name)}```",
+        *([PLAIN.format(name=made.file.name)] if to == "safetensors" else []),
         "## Data",
         _data(live),
         "## Scores",

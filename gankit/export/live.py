@@ -70,7 +70,9 @@ def of_run(
     try:
         gan.generator.load_state_dict(dict(saved.weights["ema"]))
         network.load_state_dict(dict(saved.weights[weights]))
-        settle(network)
+        if "imported" not in saved.state:
+            # What another library made is what it was with the vectors that it had.
+            settle(network)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not fit the spec of {path}: {error}") from error
     network.eval()

@@ -17,9 +17,9 @@ from gankit.build import GAN
 from gankit.errors import Problem, SpecError
 from gankit.randomness import generator
 from gankit.slots import heads_of
-from gankit.train.sampling import draw
+from gankit.train.sampling import draw, reads_labels
 
-__all__ = ["ROWS", "Call", "call_of", "labels_read", "quiet", "traced"]
+__all__ = ["ROWS", "Call", "call_of", "quiet", "traced"]
 
 ROWS = 16
 """How many images are compared."""
@@ -36,20 +36,17 @@ class Call:
         """The first rows of every input."""
         return tuple(tensor[:count] for tensor in self.inputs.values())
 
-    def without(self, name: str) -> Call:
-        """The same, but for one input."""
-        return Call({key: t for key, t in self.inputs.items() if key != name}, self.outputs)
-
 
 @torch.no_grad()
 def call_of(gan: GAN, network: nn.Module) -> Call:
-    """How a generator or discriminator is called: z or images, and labels where it takes them."""
+    """How a generator or discriminator is called: z or images, and labels where it reads them."""
     judges = network is gan.discriminator
     if judges:
         inputs = {"images": draw(gan, gan.generator, ROWS, seed=0)}
     else:
         inputs = {"z": gan.latent(ROWS, gan.latent_width, generator(0, "export"))}
-    if gan.image.classes and _second(network) is not None:
+    (first,) = inputs.values()
+    if gan.image.classes and (_wants_labels(network) or reads_labels(network, first)):
         inputs["labels"] = torch.arange(ROWS) % gan.image.classes
     if not judges:
         return Call(inputs, ("images",))
@@ -57,19 +54,10 @@ def call_of(gan: GAN, network: nn.Module) -> Call:
     return Call(inputs, tuple(heads_of(made)))
 
 
-def _second(network: nn.Module) -> inspect.Parameter | None:
-    """The second parameter of a forward, where it is for labels."""
+def _wants_labels(network: nn.Module) -> bool:
+    """Whether a network cannot be called without, read or not."""
     _, *others = inspect.signature(network.forward).parameters.values()
-    return others[0] if others and others[0].name == "labels" else None
-
-
-def labels_read(network: nn.Module, program: ExportedProgram) -> bool:
-    """Whether a traced network looks at its labels, or cannot be called without."""
-    second = _second(network)
-    if second is None or second.default is inspect.Parameter.empty:
-        return second is not None
-    *_, last = (node for node in program.graph.nodes if node.op == "placeholder")
-    return bool(last.users)
+    return [p.name for p in others if p.default is inspect.Parameter.empty][:1] == ["labels"]
 
 
 def traced(network: nn.Module, call: Call) -> ExportedProgram:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from gankit.export.card import card
 from gankit.export.folding import fold_batchnorms, fold_weights
 from gankit.export.formats import FORMATS, Facts
 from gankit.export.live import Live
-from gankit.export.tracing import ROWS, Call, call_of, labels_read, traced
+from gankit.export.tracing import ROWS, Call, call_of, traced
 from gankit.randomness import seeded
 from gankit.slots import Image, conditional, heads_of
 from gankit.spec import dumps
 
-__all__ = ["LIMIT", "Exported", "difference", "export"]
+__all__ = ["LIMIT", "Exported", "difference", "expected", "export"]
 
 LIMIT = 1e-4
 """The largest difference from the live model that is let go, as a share of the range of values."""
@@ -70,11 +70,12 @@ def export(
         raise UsageError(f"a {to} file is called x.{to}, not {out.name}")
     network, count = fold_weights(live.network)
     call = call_of(live.gan, live.network)
+    wanted = expected(live, call)
     folded: list[str] = []
     norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
     try:
-        call, folded, norms = _fold(network, call)
-        rounding = difference(live, network, call)
+        folded, norms = fold_batchnorms(network, traced(network, call))
+        rounding = difference(live, network, call, wanted)
         if not rounding <= LIMIT:
             # As exact as arithmetic allows, and that can be too little for a chaotic network.
             network, _ = fold_weights(live.network)
@@ -98,7 +99,7 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         FORMATS[to].write(unfinished, network, call, facts)
         again = FORMATS[to].read(unfinished, live.network, FORMATS[to].facts(unfinished))
-        found = difference(live, again, call)
+        found = difference(live, again, call, wanted)
         if not found <= LIMIT:
             apart = f"by {found:.1e} of the range of its values; at most {LIMIT:.0e} is let go"
             if not math.isfinite(found):
@@ -122,21 +123,6 @@ def export(
     return made
 
 
-def _fold(network: nn.Module, call: Call) -> tuple[Call, list[str], int]:
-    """Fold the batch norms of a copy, in place: their names, and how many there are.
-
-    The call comes back without labels where the network does not look at them.
-
-    Raises:
-        SpecError: it cannot be traced, so nobody knows who reads what.
-    """
-    program = traced(network, call)
-    names, norms = fold_batchnorms(network, program)
-    if "labels" in call.inputs and not labels_read(network, program):
-        call = call.without("labels")
-    return call, names, norms
-
-
 def _default(live: Live, to: str) -> Path:
     """`RUN/exports/NAME-ema-600.pt2`; the folder one is in, for a checkpoint without its run."""
     folder = live.run / "exports" if live.run else Path()
@@ -144,15 +130,30 @@ def _default(live: Live, to: str) -> Path:
 
 
 @torch.no_grad()
-def difference(live: Live, other: nn.Module, call: Call) -> float:
-    """The largest difference between two networks, as a share of the range of values.
+def expected(live: Live, call: Call) -> dict[int, dict[str, Tensor]]:
+    """What the live network gives, by head, for one row, for a few and for many.
 
-    For one row, for a few and for many. Images lie in a range of 2; of what has no bounds, the
-    largest magnitude counts. What is not finite anywhere is an infinite difference.
+    Left out are numbers of rows that it does not take: some want several at once.
+    """
+    made = {}
+    for count in (1, 3, ROWS):
+        with suppress(ValueError, RuntimeError, AssertionError):
+            made[count] = _made(live.network, call, count)
+    return made or {ROWS: _made(live.network, call, ROWS)}
+
+
+@torch.no_grad()
+def difference(
+    live: Live, other: nn.Module, call: Call, wanted: Mapping[int, Mapping[str, Tensor]]
+) -> float:
+    """The largest difference of a network from what is expected, as a share of the range of values.
+
+    Images lie in a range of 2; of what has no bounds, the largest magnitude counts. What is not
+    finite anywhere is an infinite difference.
     """
     worst = 0.0
-    for count in _counts(live, call):
-        ours, theirs = (_made(network, call, count) for network in (live.network, other))
+    for count, ours in wanted.items():
+        theirs = _made(other, call, count)
         if ours.keys() != theirs.keys():
             return math.inf
         for name, values in ours.items():
@@ -160,16 +161,6 @@ def difference(live: Live, other: nn.Module, call: Call) -> float:
             apart = (values - theirs[name]).abs().amax() / span
             worst = max(worst, float(apart.nan_to_num(math.inf, math.inf)))
     return worst
-
-
-def _counts(live: Live, call: Call) -> list[int]:
-    """Of one row, a few and many, the numbers that the network takes: some want several at once."""
-    taken = []
-    for count in (1, 3, ROWS):
-        with suppress(ValueError, RuntimeError, AssertionError):
-            _made(live.network, call, count)
-            taken.append(count)
-    return taken or [ROWS]
 
 
 def _made(network: nn.Module, call: Call, count: int) -> dict[str, Tensor]:

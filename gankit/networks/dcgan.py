@@ -134,7 +134,7 @@ def dcgan_discriminator(
     attention: Attention = NoAttention,
     attention_at: tuple[int, ...] = (),
     before_head: tuple[Block, ...] = (),
-    head: Literal["dense", "conv", "projection", "auxiliary"] = "dense",
+    head: Literal["dense", "conv", "projection", "auxiliary", "rotation"] = "dense",
     bias: bool = True,
     condition: LabelConditions = "none",
     embedding: int = 128,
@@ -155,7 +155,7 @@ def dcgan_discriminator(
         head: `dense` is a dense layer on all that is left; `conv` is a convolution without bias
             as large as the last feature map, as in the paper; `projection` sums over positions
             and adds the product with the label's vector; `auxiliary` is dense, with a second head
-            that tells classes apart.
+            that tells classes apart, `rotation` one that tells quarter turns of an image apart.
         bias: the strided convolutions have biases; the paper's, before batchnorm, have none.
         condition: what conditional norms and a projection are given: `none`, `label` or
             `embedding`.

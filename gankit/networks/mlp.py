@@ -102,7 +102,8 @@ def mlp_discriminator(
         norm: for every layer; handed feature maps of one position.
         activation: after each norm.
         head: `dense` gives one logit; `projection` adds the product with the label's vector;
-            `auxiliary` has a second head that tells classes apart.
+            `auxiliary` has a second head that tells classes apart, `rotation` one that tells by
+            how many quarter turns an image is rotated.
         condition: what conditional norms and a projection are given: `none`, `label` or
             `embedding`.
         embedding: width of the label's embedding.

@@ -153,7 +153,8 @@ def resnet_discriminator(
         before_head: stages between the last feature map and the head, such as `minibatch_std`.
         pool: `sum` or `mean` over all positions, before the head.
         head: `dense` gives one logit; `projection` adds the product with the label's vector;
-            `auxiliary` has a second head that tells classes apart.
+            `auxiliary` has a second head that tells classes apart, `rotation` one that tells by
+            how many quarter turns an image is rotated.
         condition: what conditional norms and a projection are given: `none`, `label` or
             `embedding`.
         embedding: width of the label's embedding.

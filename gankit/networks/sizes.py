@@ -23,7 +23,7 @@ __all__ = [
     "with_attention",
 ]
 
-Heads = Literal["dense", "projection", "auxiliary"]
+Heads = Literal["dense", "projection", "auxiliary", "rotation"]
 
 
 def halvings_of(image: Image, name: str) -> int:
@@ -104,6 +104,7 @@ def head_of(head: Heads, image: Image, condition: str) -> Block:
         "dense": partial(blocks.dense, channels=1),
         "projection": blocks.Project,
         "auxiliary": partial(blocks.Classify, classes=image.classes),
+        "rotation": partial(blocks.Classify, classes=4, head="rotations"),
     }
     return made[head]
 

@@ -10,6 +10,7 @@ from gankit.penalties.classification import AuxiliaryClassifier
 from gankit.penalties.features import FeatureMatching
 from gankit.penalties.gradients import DRAGAN, R1, R2, WGANGP
 from gankit.penalties.logits import Consistency, LeCam
+from gankit.penalties.self_supervision import InfoMax, Rotation
 from gankit.penalties.weights import Orthogonal
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "AuxiliaryClassifier",
     "Consistency",
     "FeatureMatching",
+    "InfoMax",
     "LeCam",
     "Orthogonal",
+    "Rotation",
 ]

@@ -106,10 +106,14 @@ def _about(run: Run) -> str:
 
 
 def _uses(run: Run, section: str) -> list[str]:
-    """The names of the parts in a section."""
+    """What the parts in a section are called."""
     tables = run.tables.get(section)
     tables = tables if isinstance(tables, list) else [tables]
-    return [str(table["use"]) for table in tables if isinstance(table, dict) and "use" in table]
+    return [
+        str(table.get("as", table["use"]))
+        for table in tables
+        if isinstance(table, dict) and "use" in table
+    ]
 
 
 def _tiles(run: Run, state: str, step: int | None, steps: int | None) -> list[Tile]:

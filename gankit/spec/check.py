@@ -141,7 +141,7 @@ class _Checker:
         return self.part(kind, value, (section,), default)
 
     def entries(self, section: str, kind: str) -> tuple[Part, ...]:
-        """An array of tables, each a part; a part may stand in it once."""
+        """An array of tables, each a part; no two are called alike."""
         values = self.source.data.get(section, [])
         if not isinstance(values, list):
             hint = f"write [[{section}]], or {section} = [] for none"
@@ -152,12 +152,13 @@ class _Checker:
             part = self.part(kind, value, (section, index))
             if part is None:
                 continue
-            if part.name in parts:
-                first = self.source.value((*parts[part.name].path, "use"))
+            if part.called in parts:
+                first = self.source.value((*parts[part.called].path, "use"))
                 hint = f"the first is at {first.name}:{first.line}:{first.column}" if first else ""
-                place = self.source.value((*part.path, "use"))
-                self.report(f'two entries of {section} use "{part.name}"', place, hint)
-            parts[part.name] = part
+                hint += f'; to have both, name one: as = "other_{part.name}"'
+                place = self.source.value((*part.path, "as" if part.given_name else "use"))
+                self.report(f'two entries of {section} are called "{part.called}"', place, hint)
+            parts[part.called] = part
         return tuple(parts.values())
 
     def train(self) -> Train | None:
@@ -205,10 +206,17 @@ class _Checker:
             return None
         entry = registry.get(kind, name)
         table = {key: inner for key, inner in table.items() if key != "use"}
+        called = table.pop("as", "") if len(path) == 2 and path[0] in LISTS else ""
+        if not isinstance(called, str) or called != _named_after(called) * bool(called):
+            message = (
+                f"a name is letters, digits, dots, dashes and underscores, not {shown(called)}"
+            )
+            self.report(message, self.source.value((*path, "as")))
+            return None
         given = self.options(entry.options, table, path, f'{kind} "{name}"')
         if None in given.values():
             return None
-        part = Part(entry, given, path)
+        part = Part(entry, given, path, called)
         self.parts.append(part)
         return part
 
@@ -318,8 +326,9 @@ class _Checker:
         """A path as `--set` takes it: an entry of an array of tables by its part."""
         if path[0] in LISTS and len(path) > 1:
             part = _table(self.source.data[path[0]][path[1]]) or {}
-            if isinstance(part.get("use"), str):
-                path = (path[0], part["use"], *path[2:])
+            name = part.get("as", part.get("use"))
+            if isinstance(name, str):
+                path = (path[0], name, *path[2:])
         return dotted(path)
 
 

@@ -55,6 +55,13 @@ class Part:
     options: Mapping[str, Any]
     path: Path = field(default=(), compare=False)
     """Where in the spec it stands."""
+    given_name: str = ""
+    """What the spec calls it, an entry of an array of tables, by the key `as`."""
+
+    @property
+    def called(self) -> str:
+        """By what name it is spoken of: what the spec calls it, or else the part's."""
+        return self.given_name or self.name
 
     @property
     def kind(self) -> str:
@@ -89,6 +96,8 @@ class Part:
     def plain(self, full: bool) -> dict[str, Any]:
         """The table that names this part: with every default, or with only what differs."""
         table: dict[str, Any] = {"use": self.name}
+        if self.given_name:
+            table["as"] = self.given_name
         for name, option in self.entry.options.items():
             default = describe(option.slot, option.default, full)
             given = name in self.options

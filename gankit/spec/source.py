@@ -101,7 +101,7 @@ class Source:
             return
         if isinstance(holder, list) and isinstance(value, dict):
             # So that `penalty.r1={weight=1}` need not say `use` again.
-            value = {"use": _use(holder[step]), **value}
+            value = _named(holder[step]) | value
         holder[step] = value
         for path in override.spans:
             if path[: len(names)] == names:
@@ -124,20 +124,23 @@ def _entry(entries: list[Any], name: str, adds: bool, otherwise: Problem) -> int
     Raises:
         SpecError: there is none, and it is not to be added.
     """
-    uses = [_use(entry) for entry in entries]
-    if name in uses:
-        return uses.index(name)
+    called = [_named(entry).get("as", _named(entry).get("use")) for entry in entries]
+    if name in called:
+        return called.index(name)
     if name.isdecimal() and int(name) < len(entries):
         return int(name)
     if adds:
         entries.append({"use": name})
         return len(entries) - 1
-    hint = choices(name, {use for use in uses if isinstance(use, str)})
+    hint = choices(name, {each for each in called if isinstance(each, str)})
     raise SpecError(replace(otherwise, message=f'{otherwise.message} has no "{name}"', hint=hint))
 
 
-def _use(entry: Any) -> Any:
-    return entry.get("use") if isinstance(entry, dict) else entry
+def _named(entry: Any) -> dict[str, Any]:
+    """What says which part an entry is, and what it is called."""
+    if not isinstance(entry, dict):
+        return {"use": entry}
+    return {key: entry[key] for key in ("use", "as") if key in entry}
 
 
 def _parsed(override: str) -> tuple[Document, tuple[str, ...], Any]:

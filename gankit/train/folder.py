@@ -140,7 +140,7 @@ def _refuse_other(recorded: Spec, wanted: Spec, path: Path) -> None:
     problem = f"{path} belongs to another spec"
     changed = differences(recorded.identity(), wanted.identity())
     if recorded.hash == wanted.hash:
-        by_total = [part.name for part in wanted.schedule if "total" in part.entry.needs]
+        by_total = [part.called for part in wanted.schedule if "total" in part.entry.needs]
         if recorded.train.steps == wanted.train.steps or not by_total:
             return
         changed = differences(

@@ -69,7 +69,8 @@ def peak_bytes(make: Callable[[], tuple[GAN, Dataset]], train: Train, turns: Ite
     """The most bytes alive at once while `make` builds the networks and each turn is played twice.
 
     `make` builds on the device `meta`. Twice, because the optimizers' state is there only from
-    the second time on.
+    the second time on. Of a batch in many shares two are played: more of them take no more, but
+    for the images that wait.
     """
     with warnings.catch_warnings():
         # The average is a deep copy, which asks even tensors of no content for their address.
@@ -121,17 +122,22 @@ ROOM = 0.8
 
 def _dry_run(gan: GAN, data: Dataset, train: Train, turns: tuple[str, ...]) -> int:
     image = gan.image
+    share = train.batch // train.accumulate
+    shares = min(train.accumulate, 2)
+    rows = shares * share
+    train, waiting = replace(train, batch=rows, accumulate=shares), train.batch - rows
     # Tensors that pretend to be on the CPU, because autocast leaves those on `meta` alone.
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         for module in (gan.generator, gan.discriminator, *gan.stateful().values()):
             module.to_empty(device="cpu")
+        _waiting = (torch.empty(waiting, *image.shape), torch.empty(waiting, gan.latent_width))
         engine = Engine(gan, data, train, torch.device("cpu"))
         for players in (*turns, *turns):
             shown = "D" in players or "real_in_generator" in gan.needs
             batch = Batch(
-                real=torch.empty(train.batch, *image.shape) if shown else None,
-                labels=torch.empty(train.batch, dtype=torch.int64) if image.classes else None,
-                latent=torch.empty(train.batch, gan.latent_width),
+                real=torch.empty(rows, *image.shape) if shown else None,
+                labels=torch.empty(rows, dtype=torch.int64) if image.classes else None,
+                latent=torch.empty(rows, gan.latent_width),
             )
             engine.turn(players, 0, 0, batch, engine.draws(0, 0))
             engine.ema.update(0)

@@ -331,7 +331,7 @@ def _at_fault(spec: Spec, error: Exception) -> Part:
         target = part.entry.target
         functions = vars(target).values() if isinstance(target, type) else [target]
         own = {getattr(function, "__code__", None) for function in functions}
-        if own & ran or f'{part.kind} "{part.name}"' in str(error):
+        if own & ran or f'{part.kind} "{part.called}"' in str(error):
             return part
     return spec.loss
 

@@ -35,7 +35,7 @@ def check_reach(spec: Spec) -> None:
                 _call(scaled(gan, {path: factor}))
             except ValueError as error:
                 at = next(p for p in spec.schedule if path in factors_of([bind(p)], step, 1 + step))
-                message = f'schedule "{at.name}" takes {path} too far at step {step:,}: {error}'
+                message = f'schedule "{at.called}" takes {path} too far at step {step:,}: {error}'
                 problems.append(Problem(message, spec.source.value((*at.path, "on"))))
     if problems:
         raise SpecError(in_order(problems))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from gankit.build import bind, build
+from gankit.datasets import Folder
+from gankit.datasets.resident import resident
 from gankit.errors import Diverged, GankitError, SetupError, SpecError
 from gankit.fit import promised
 from gankit.registry import hand
@@ -80,6 +82,9 @@ def run(
         caught = stack.enter_context(stop_signals())
         try:
             gan, data = build(spec, device)
+            if isinstance(data, Folder):
+                tell(data.hint)
+            data = resident(data, device, tell)
             trainer = Trainer(
                 gan,
                 data,

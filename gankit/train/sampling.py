@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gankit.build import GAN
 from gankit.errors import OptionError
@@ -16,7 +18,23 @@ from gankit.ops import held
 from gankit.randomness import generator, seeded
 from gankit.slots import Latent, conditional
 
-__all__ = ["draw", "standing", "truncation"]
+__all__ = [
+    "COLUMNS",
+    "SAMPLES",
+    "draw",
+    "grid_labels",
+    "label_count",
+    "reads_labels",
+    "standing",
+    "truncation",
+]
+
+SAMPLES = 64
+"""Images in a grid; of classes, some less where as many of each do not come to it."""
+CLASSES = 16
+"""The most classes in a grid."""
+COLUMNS = 8
+"""The most images of a class side by side."""
 
 
 @torch.no_grad()
@@ -27,21 +45,81 @@ def draw(
     seed: int,
     batch: int = 64,
     latent: Latent | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """`count` images of a generator in evaluation mode, float32 on the CPU.
 
     Latents follow from the seed alone, drawn as in training or by `latent`; labels go round the
-    classes. The network is left in the mode it was in, and so are torch's global generators.
+    classes unless they are given. The network is left in the mode it was in, and so are torch's
+    global generators.
 
     Shape: (count, C, H, W), or (count, C) for points.
     """
     training = network.training
     network.eval()
     try:
-        made = list(_made(gan, network, count, (seed, "sample"), batch, latent or gan.latent))
+        made = list(_made(gan, network, count, (seed, "sample"), batch, latent, labels))
     finally:
         network.train(training)
     return torch.cat(made).float().cpu()
+
+
+def grid_labels(classes: int, only: Sequence[int] = ()) -> Tensor | None:
+    """The labels of a grid, round and round: as many of each class; None without classes.
+
+    Of many classes some are shown, from the first to the last, unless `only` says which.
+
+    Shape: (B,).
+    """
+    if not classes:
+        return None
+    some = torch.linspace(0, classes - 1, min(classes, CLASSES)).round().long()
+    shown = torch.tensor(only) if only else some
+    each = max(1, SAMPLES // len(shown))
+    return shown.repeat(each - each % COLUMNS if each > COLUMNS else each)
+
+
+def label_count(gan: GAN, network: nn.Module) -> int:
+    """How many classes a generator can be asked for; 0 where it does not look at its labels."""
+    if not gan.image.classes:
+        return 0
+    z = gan.latent(1, gan.latent_width, generator(0, "labels"))
+    return gan.image.classes if reads_labels(network, z) else 0
+
+
+@torch.no_grad()
+def reads_labels(network: nn.Module, x: Tensor) -> bool:
+    """Whether a network computes anything from labels, given with these latents or images."""
+    place = next(network.parameters())
+    labels = torch.zeros(len(x), dtype=torch.int64, device=place.device)
+    training = network.training
+    network.eval()
+    try:
+        with seeded("labels", device=place.device), _Watched(labels) as watched:
+            conditional(network, "labels")(x.to(place), labels)
+    finally:
+        network.train(training)
+    return watched.read
+
+
+class _Watched(TorchFunctionMode):
+    """Whether anything is computed from a tensor; what comes out need not differ for it yet."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.read = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = (*args, *(kwargs or {}).values())
+        self.read |= any(value is self.tensor for value in given)
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -67,7 +145,7 @@ def standing(
         norm.momentum = None  # all batches count alike
     with held(settled):
         words = seed, "standing"
-        for _ in _made(gan, settled, batches * batch, words, batch, latent or gan.latent):
+        for _ in _made(gan, settled, batches * batch, words, batch, latent):
             pass
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
@@ -96,13 +174,14 @@ def _made(
     count: int,
     words: tuple[int, str],
     batch: int,
-    latent: Latent,
+    latent: Latent | None,
+    labels: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """The images in batches, on the network's device."""
     first = next(network.parameters())
-    latents = latent(count, gan.latent_width, generator(*words)).to(first.dtype)
-    classes = gan.image.classes
-    labels = torch.arange(count) % classes if classes else None
+    latents = (latent or gan.latent)(count, gan.latent_width, generator(*words)).to(first.dtype)
+    if labels is None and gan.image.classes:
+        labels = torch.arange(count) % gan.image.classes
     generate = conditional(network, "labels")
     with seeded(*words, "noise", device=first.device):
         for i in range(0, count, batch):

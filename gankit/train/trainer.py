@@ -11,13 +11,10 @@ from typing import Any
 from warnings import warn
 
 import torch
-import torch.nn.functional as F
-from PIL.Image import Image as Picture
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
-from gankit.datasets import image_grid, scatter
 from gankit.errors import CheckpointError, Diverged, GankitError, SetupError
 from gankit.ops import is_running
 from gankit.slots import Dataset, Logger
@@ -27,13 +24,12 @@ from gankit.train.engine import ALONE, Engine
 from gankit.train.faults import readable
 from gankit.train.folder import RunFolder
 from gankit.train.health import crossed, health
+from gankit.train.pictures import sample_grid
 from gankit.train.processes import Processes
-from gankit.train.sampling import draw
+from gankit.train.sampling import SAMPLES, draw
 from gankit.train.signals import Stopped, stop_signals
 
-__all__ = ["Record", "Trainer", "picture"]
-
-SAMPLES = 64
+__all__ = ["Record", "Trainer"]
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 
@@ -240,7 +236,8 @@ class Trainer:
         """A grid of samples."""
         if self.engine.processes.rank or not (self.folder or self.loggers):
             return
-        grid = picture(self.samples(), self.engine.data)
+        engine = self.engine
+        grid = sample_grid(engine.gan, engine.ema.network(), engine.data)
         if self.folder is not None:
             self.newest = self.folder.samples / f"step_{self.step:07d}.png"
             with self.folder.writing():
@@ -375,22 +372,3 @@ def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
 def _copied(tree: Any) -> Any:
     """A copy in the host's memory."""
     return tree_map_only(Tensor, lambda t: t.detach().to("cpu", copy=True), tree)
-
-
-def picture(images: Tensor, data: Dataset) -> Picture:
-    """A grid of images, or points drawn over those of the data.
-
-    Of values that have no colours the first are shown: one channel, three of many, two coordinates.
-    """
-    if data.image.size:
-        return image_grid(images[:, : _shown(images)])
-    real = data.images(torch.arange(min(1000, len(data))))
-    return scatter(_plane(images), _plane(real))
-
-
-def _shown(images: Tensor) -> int:
-    return 3 if images.shape[1] >= 3 else 1
-
-
-def _plane(points: Tensor) -> Tensor:
-    return F.pad(points, (0, max(0, 2 - points.shape[1])))[:, :2]

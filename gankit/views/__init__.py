@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 from PIL.Image import Image as Picture
 
-from gankit.export import Live
-from gankit.slots import Latent
 from gankit.views.attention import show_attention
+from gankit.views.making import Drawing
 from gankit.views.neighbours import show_neighbours
 from gankit.views.walks import show_interpolation, show_truncation
 
 __all__ = [
     "VIEWS",
+    "Drawing",
     "View",
     "show_attention",
     "show_interpolation",
@@ -21,8 +21,8 @@ __all__ = [
     "show_truncation",
 ]
 
-View = Callable[[Live, int, int, Latent | None], Picture]
-"""Handed a live network, a number of rows or columns, a seed, and latents if not its own."""
+View = Callable[[Drawing, int], Picture]
+"""Handed what to draw, and a number of rows or columns."""
 
 VIEWS: Mapping[str, View] = {
     "interpolation": show_interpolation,

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 
 from gankit.attentions import SelfAttention2d
 from gankit.errors import UsageError
-from gankit.export import Live
-from gankit.slots import Latent
-from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
+from gankit.views.making import Drawing
+from gankit.views.places import DETAILED, positions, positions_of
 from gankit.views.sheet import enlarged, sheet
 
-__all__ = ["map_of", "mapped", "positions", "show_attention"]
+__all__ = ["map_of", "mapped", "show_attention"]
 
-DETAILED = 4
-"""Positions asked where the image has most detail; one more is asked where it has least."""
 COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0)]
 """Of the marks: the palette of Okabe and Ito, which the colour-blind can tell apart."""
 LEAST = 128
+BRIGHT = 4
+"""So many even shares are bright, or the noise of an even map would look like a choice."""
 
 
-def show_attention(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_attention(drawing: Drawing, count: int) -> Picture:
     """Each image with marked positions, and beside it where each of them looks.
 
     As figure 5 of Zhang et al. (2019), arXiv:1805.08318, of the attention on the largest feature
@@ -37,20 +36,21 @@ def show_attention(live: Live, count: int, seed: int, latent: Latent | None = No
     Raises:
         UsageError: the network has none.
     """
-    refuse_points(live, "attention")
-    name, module = _largest(live, seed)
+    drawing.refuse_points("attention")
+    name, module = _largest(drawing)
+    labels = drawing.labels(count)
     seen: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     try:
-        z = latents(live, count, seed, latent)
-        images = images_of(live, z, labels_for(live, count), seed)
+        images = drawing.images(drawing.latents(count), labels)
     finally:
         hook.remove()
     features = torch.cat(seen)
     grid = features.shape[2], features.shape[3]
     rows, captions, keys = [], [], 1
     for image, picture, x in zip(images, enlarged(images, LEAST), features, strict=True):
-        asked = list(zip(positions(image, *grid), COLOURS, strict=True))
+        places = positions_of(drawing.at, image, *grid) or positions(image, *grid)
+        asked = list(zip(places, COLOURS, strict=False))
         weights = _weights(module, x[None])
         keys = weights[0].numel()
         looks = [weights[y * grid[1] + x_] for (y, x_), _ in asked]
@@ -61,6 +61,8 @@ def show_attention(live: Live, count: int, seed: int, latent: Latent | None = No
             _mark(drawn, place, grid, colour)
         rows.append(marked)
         captions.append(["", *(f"{float(w.amin()):.1%} to {float(w.amax()):.1%}" for w in looks)])
+    numbered = map(str, range(1, DETAILED + 1))
+    columns = [f"at {y}, {x}" for y, x in drawing.at] or [*numbered, "least detail"]
     stage = name.removesuffix(".module").removesuffix(".attention")
     size = f"{grid[0]} x {grid[1]} positions look at {keys}; evenly, each would get {1 / keys:.1%}"
     gain = getattr(module, "gamma", None)
@@ -70,10 +72,12 @@ def show_attention(live: Live, count: int, seed: int, latent: Latent | None = No
         title="Where the marked positions look",
         notes=[
             f"{stage}: {size}" + (f"; the gain is {float(gain.detach()):.3f}" if known else ""),  # type: ignore[union-attr]
-            "under each map its least and its largest weight: the darkest and the brightest in it",
-            signed(live, seed),
+            f"dark is 0, bright a map's largest weight, or {BRIGHT} even shares if they are more",
+            "under each map: its least and its largest weight",
+            drawing.signature,
         ],
-        columns=["image", *map(str, range(1, len(COLOURS))), "background"],
+        columns=["image", *columns],
+        names=drawing.names(labels),
         captions=captions,
         colours=[(110, 110, 110), *COLOURS],
         apart=1,
@@ -105,11 +109,11 @@ def mapped(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _largest(live: Live, seed: int) -> tuple[str, nn.Module]:
+def _largest(drawing: Drawing) -> tuple[str, nn.Module]:
     """The attention on the largest feature map; of equal ones the last."""
-    found = list(mapped(live.network))
-    if live.exported in ("pt2", "onnx"):
-        raise UsageError(f"--as attention asks modules, and a {live.exported} file has none")
+    exported, found = drawing.live.exported, list(mapped(drawing.live.network))
+    if exported in ("pt2", "onnx"):
+        raise UsageError(f"--as attention asks modules, and {exported} files have none")
     if not found:
         raise UsageError("--as attention: this generator has no attention that can give its map")
     sizes: dict[str, int] = {}
@@ -120,7 +124,7 @@ def _largest(live: Live, seed: int) -> tuple[str, nn.Module]:
         for name, module in found
     ]
     try:
-        images_of(live, latents(live, 1, seed), labels_for(live, 1), seed)
+        drawing.images(drawing.latents(1), drawing.labels(1))
     finally:
         for hook in hooks:
             hook.remove()
@@ -137,40 +141,14 @@ def _weights(module: nn.Module, x: Tensor) -> Tensor:
     return made[0].float().cpu().unflatten(1, (round(height * share), round(width * share)))
 
 
-def positions(image: Tensor, height: int, width: int) -> list[tuple[int, int]]:
-    """Which positions of a feature map to ask: where the image has most detail, and where least.
-
-    Detail is the mean difference between neighbouring pixels; the positions keep a distance of a
-    quarter of the map.
-
-    Shape: image (C, H, W).
-    """
-    grey = image.float().mean(0, keepdim=True)
-    down = F.pad((grey[:, 1:] - grey[:, :-1]).abs(), (0, 0, 0, 1))
-    right = F.pad((grey[:, :, 1:] - grey[:, :, :-1]).abs(), (0, 1))
-    detail = F.adaptive_avg_pool2d(down + right, (height, width))[0]
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)
-    free = torch.ones_like(detail, dtype=torch.bool)
-    chosen = []
-    for rank in range(DETAILED + 1):
-        least = rank == DETAILED
-        scored = detail.masked_fill(~free, math.inf if least else -math.inf)
-        flat = int(scored.argmin() if least else scored.argmax())
-        y, x = divmod(flat, width)
-        chosen.append((y, x))
-        near = ((rows - y).abs() < height / 4) & ((columns - x).abs() < width / 4)
-        free &= ~near
-    return chosen
-
-
 def _heat(picture: Picture, looks: Tensor) -> Picture:
-    """A map over the darkened grey image, its least weight dark and its largest bright."""
+    """A map over the darkened grey image."""
     import matplotlib
     import numpy
 
-    low, high = looks.aminmax()
+    brightest = max(float(looks.amax()), BRIGHT / looks.numel())
     # By the root, or one large weight would leave all others dark.
-    share = ((looks - low) / (high - low).clamp_min(1e-12)).sqrt()
+    share = (looks / brightest).sqrt()
     size = picture.size
     small = Pillow.fromarray((share * 255).round().to(torch.uint8).numpy())
     levels = small.resize(size, Pillow.Resampling.NEAREST)

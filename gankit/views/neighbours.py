@@ -10,10 +10,9 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 
 from gankit.datasets import to_float
-from gankit.export import Live
 from gankit.randomness import generator
-from gankit.slots import Dataset, Latent
-from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
+from gankit.slots import Dataset
+from gankit.views.making import Drawing
 from gankit.views.sheet import enlarged, sheet
 
 __all__ = ["Nearest", "nearest", "show_neighbours"]
@@ -25,32 +24,32 @@ HELD = 1 << 24
 """The most numbers of training images in memory at once: 64 MiB of float32."""
 
 
-def show_neighbours(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_neighbours(drawing: Drawing, count: int) -> Picture:
     """Each sample, and the training images nearest to it.
 
     A generator that has learned images by heart shows the same image twice. How far training images
     are from each other stands beside it, to compare with.
     """
-    refuse_points(live, "neighbours")
-    z = latents(live, count, seed, latent)
-    samples = images_of(live, z, labels_for(live, count), seed)
-    length = len(live.data)
+    drawing.refuse_points("neighbours")
+    labels, data = drawing.labels(count), drawing.live.data
+    samples = drawing.images(drawing.latents(count), labels)
+    length = len(data)
     most = min(NEIGHBOURS, length)
-    own = torch.randperm(length, generator=generator(seed, "neighbours"))[:COMPARED]
-    queries = torch.cat([samples, to_float(live.data.images(own)).float()])
+    own = torch.randperm(length, generator=generator(drawing.seed, "neighbours"))[:COMPARED]
+    queries = torch.cat([samples, to_float(data.images(own)).float()])
     none = torch.full((count,), -1)
-    found = nearest(queries, live.data, most, besides=torch.cat([none, own]))
+    found = nearest(queries, data, most, besides=torch.cat([none, own]))
     rows, captions = [], []
     for sample, indices, apart in zip(
         enlarged(samples), found.indices, found.distances, strict=False
     ):
-        rows.append([sample, *enlarged(live.data.images(indices))])
+        rows.append([sample, *enlarged(data.images(indices))])
         captions.append(["", *(f"{distance:.3f}" for distance in apart.tolist())])
     typical = found.distances[count:, 0]
     typical = typical[typical.isfinite()]
     notes = [
         "under each its distance: the root of the mean square over pixels, black to white being 1",
-        signed(live, seed),
+        drawing.signature,
     ]
     if len(typical):
         middle = float(typical.median())
@@ -61,6 +60,7 @@ def show_neighbours(live: Live, count: int, seed: int, latent: Latent | None = N
         title=f"Samples, and the nearest of {length:,} training images",
         notes=notes,
         columns=["sample", "nearest", *(_nth(k) for k in range(2, most + 1))],
+        names=drawing.names(labels),
         captions=captions,
         apart=1,
     )

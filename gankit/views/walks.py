@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,11 +10,9 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 
 from gankit.errors import OptionError, UsageError
-from gankit.export import Live
 from gankit.latents import normal, truncated
-from gankit.slots import Latent
 from gankit.train.sampling import truncation
-from gankit.views.making import images_of, labels_for, latents, refuse_points, signed
+from gankit.views.making import Drawing
 from gankit.views.sheet import enlarged, sheet
 
 __all__ = ["show_interpolation", "show_truncation", "slerp"]
@@ -25,28 +24,29 @@ FAR = 8.0
 """A threshold, in standard deviations, that no latent in 10^15 is beyond."""
 
 
-def show_interpolation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_interpolation(drawing: Drawing, count: int) -> Picture:
     """Rows of images between pairs of latents.
 
     Spherical for normal latents, as in White, "Sampling Generative Networks" (2016),
     arXiv:1609.04468, section 2.1: a straight line leads through the middle, where no latent of
     training was. For others straight, which leaves no convex region.
     """
-    refuse_points(live, "interpolation")
-    spherical = _made_by(live) in (normal, truncated)
-    ends = latents(live, 2 * count, seed, latent)
+    drawing.refuse_points("interpolation")
+    spherical = _made_by(drawing) in (normal, truncated)
+    ends = drawing.latents(2 * count)
     path = slerp if spherical else torch.lerp
     at = torch.linspace(0, 1, STEPS)
     z = torch.stack([path(ends[0::2], ends[1::2], weight) for weight in at], dim=1).flatten(0, 1)
-    labels = labels_for(live, count)
+    labels = drawing.labels(count)
     rows = None if labels is None else labels.repeat_interleave(STEPS)
-    pictures = enlarged(images_of(live, z, rows, seed))
+    pictures = enlarged(drawing.images(z, rows))
     kind = "Spherical" if spherical else "Straight"
     return sheet(
         [pictures[i : i + STEPS] for i in range(0, len(pictures), STEPS)],
         title=f"{kind} interpolation between pairs of latents",
-        notes=[signed(live, seed)],
+        notes=[drawing.signature],
         columns=["from", *(f"{weight:.0%}" for weight in at[1:-1].tolist()), "to"],
+        names=drawing.names(labels),
     )
 
 
@@ -66,7 +66,7 @@ def slerp(one: Tensor, other: Tensor, weight: Tensor | float) -> Tensor:
     return torch.where(near, torch.lerp(one, other, weight), around)
 
 
-def show_truncation(live: Live, count: int, seed: int, latent: Latent | None = None) -> Picture:
+def show_truncation(drawing: Drawing, count: int) -> Picture:
     """Rows of the same latents, none further out than a threshold that falls from row to row.
 
     Brock, Donahue and Simonyan (2019), arXiv:1809.11096, section 3.1. Each value keeps its rank:
@@ -75,31 +75,32 @@ def show_truncation(live: Live, count: int, seed: int, latent: Latent | None = N
     Raises:
         UsageError: the latents are not normal, or a threshold was given.
     """
-    refuse_points(live, "truncation")
-    if latent is not None:
+    drawing.refuse_points("truncation")
+    if drawing.latent is not None:
         raise UsageError("--as truncation has thresholds of its own: leave --truncation out")
-    trained = FAR
-    if _made_by(live) is truncated:
-        given = live.gan.latent.keywords if isinstance(live.gan.latent, partial) else {}
+    gan, trained = drawing.live.gan, FAR
+    if _made_by(drawing) is truncated:
+        given = gan.latent.keywords if isinstance(gan.latent, partial) else {}
         trained = given.get("threshold", 2.0)
     thresholds = [trained, *(t for t in THRESHOLDS if t < trained)]
-    rows = []
+    labels, rows = drawing.labels(count), []
     for threshold in thresholds:
         try:
-            made = truncation(live.gan, threshold)
+            made = truncation(gan, threshold)
         except OptionError as error:
             raise UsageError(f"--as truncation: {error}") from error
-        z = latents(live, count, seed, made)
-        rows.append(enlarged(images_of(live, z, labels_for(live, count), seed)))
+        z = replace(drawing, latent=made).latents(count)
+        rows.append(enlarged(drawing.images(z, labels)))
     return sheet(
         rows,
         title="Truncation: the same latents, less and less far out",
-        notes=["no value beyond so many standard deviations", signed(live, seed)],
+        notes=["no value beyond so many standard deviations", drawing.signature],
+        columns=drawing.names(labels),
         names=["no limit" if t == FAR else f"{t:g}" for t in thresholds],
     )
 
 
-def _made_by(live: Live) -> object:
+def _made_by(drawing: Drawing) -> object:
     """The function that draws the latents."""
-    latent = live.gan.latent
+    latent = drawing.live.gan.latent
     return latent.func if isinstance(latent, partial) else latent

@@ -12,8 +12,7 @@ from gankit.datasets.packing.listing import Listing, folder
 from gankit.datasets.packing.looking import Decoder
 from gankit.datasets.packing.manifest import MANIFEST, Manifest, command, pair, read
 from gankit.datasets.packing.packer import Options, pack
-from gankit.datasets.packing.pool import cores
-from gankit.datasets.packing.progress import Watch
+from gankit.datasets.packing.pool import Watch, cores
 from gankit.datasets.packing.sources import shown
 from gankit.datasets.packing.verifying import Verified, verify
 

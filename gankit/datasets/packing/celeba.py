@@ -133,7 +133,7 @@ def _classes(path: Path, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[s
             raise DataError(f"{path}:{number}: not a name, once, and {len(names)} times 1 or -1")
         of[row[0]] = int("".join("1" if row[column] == "1" else "0" for column in columns), 2)
     digits = [format(index, f"0{len(wanted)}b") for index in range(2 ** len(wanted))]
-    return tuple(", ".join(_worded(wanted, bits)) for bits in digits), of
+    return tuple(" + ".join(_worded(wanted, bits)) for bits in digits), of
 
 
 def _worded(names: Sequence[str], bits: str) -> list[str]:

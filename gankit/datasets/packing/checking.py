@@ -17,10 +17,8 @@ from gankit.datasets.packing.listing import Listing, refuse_empty_classes
 from gankit.datasets.packing.looking import Seen
 from gankit.datasets.packing.manifest import Bad
 from gankit.datasets.packing.packer import Options
-from gankit.datasets.packing.pool import spread
-from gankit.datasets.packing.progress import Watch
-from gankit.datasets.packing.sizes import mixed
-from gankit.datasets.packing.work import Job, look_at
+from gankit.datasets.packing.pool import Watch, spread
+from gankit.datasets.packing.work import Job, look_at, mixed
 from gankit.errors import DataError
 
 __all__ = ["Report", "check"]
@@ -119,7 +117,7 @@ def _problems(
         sizes = [
             (file.name, (one.height, one.width))
             for file, one in zip(listing.files, seen, strict=True)
-            if one.height
+            if one.height * one.width > 1
         ]
         if several := mixed(sizes):
             yield several

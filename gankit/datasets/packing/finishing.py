@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gankit.datasets.packing.journal import JOURNAL, Journal
 from gankit.datasets.packing.listing import SPLITS, Listing, refuse_empty_classes
 from gankit.datasets.packing.looking import Seen, versions
 from gankit.datasets.packing.manifest import (
@@ -29,7 +28,7 @@ from gankit.datasets.packing.manifest import (
     write,
 )
 from gankit.datasets.packing.sources import File, fingerprint, shown
-from gankit.datasets.packing.target import BAD
+from gankit.datasets.packing.target import BAD, JOURNAL, Journal
 from gankit.datasets.packing.work import Job
 from gankit.errors import DataError
 

@@ -11,16 +11,21 @@ from typing import Literal
 from gankit.datasets.checks import height_width
 from gankit.datasets.decoding import Framing, reason
 from gankit.datasets.packing.finishing import bad_files, finish, told, write_bad
-from gankit.datasets.packing.journal import JOURNAL, Journal
 from gankit.datasets.packing.listing import Listing, refuse_empty_classes
 from gankit.datasets.packing.looking import Decoder, versions
 from gankit.datasets.packing.manifest import IMAGES, MANIFEST, Manifest, Recipe, command, read
-from gankit.datasets.packing.pool import spread
-from gankit.datasets.packing.progress import Watch
-from gankit.datasets.packing.sizes import one_size
-from gankit.datasets.packing.target import BAD, locked, make_room, refuse_strange, remove
+from gankit.datasets.packing.pool import Watch, spread
+from gankit.datasets.packing.target import (
+    BAD,
+    JOURNAL,
+    Journal,
+    locked,
+    make_room,
+    refuse_strange,
+    remove,
+)
 from gankit.datasets.packing.verifying import changes
-from gankit.datasets.packing.work import Block, Job, pack_block
+from gankit.datasets.packing.work import Block, Job, one_size, pack_block
 from gankit.errors import DataError
 
 __all__ = ["Options", "pack"]

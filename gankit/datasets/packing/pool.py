@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gankit.errors import SetupError
 
-__all__ = ["cores", "spread"]
+__all__ = ["Watch", "cores", "spread"]
 
 State = TypeVar("State")
 Item = TypeVar("Item")
@@ -22,6 +22,14 @@ Result = TypeVar("Result")
 
 _state: Any = None
 """What all calls in this process share; sent once, when the process starts."""
+
+
+class Watch(Protocol):
+    """Called now and then while images are worked through."""
+
+    def __call__(self, doing: str, done: int, total: int, bad: int, /) -> None:
+        """What is done to images: `done` of `total` so far, `bad` of which cannot be used."""
+        ...
 
 
 def cores() -> int:

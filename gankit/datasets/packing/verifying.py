@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 
 from gankit.datasets.packing.celeba import celeba
 from gankit.datasets.packing.listing import SPLITS, Listing, folder, some
-from gankit.datasets.packing.manifest import FILES, IMAGES, ROWS, Manifest, command, read
-from gankit.datasets.packing.progress import Watch
+from gankit.datasets.packing.manifest import (
+    FILES,
+    IMAGES,
+    MANIFEST,
+    ROWS,
+    Manifest,
+    command,
+    read,
+)
+from gankit.datasets.packing.pool import Watch
 from gankit.datasets.packing.work import sum_of
 from gankit.errors import DataError
 
-__all__ = ["Verified", "changes", "listed", "rows_of", "verify"]
+__all__ = ["Verified", "changes", "listed", "refuse_altered", "rows_of", "verify"]
 
 
 class Verified(NamedTuple):
@@ -57,8 +65,7 @@ def verify(packed: Path, watch: Watch, *, everything: bool = False) -> Verified:
         except DataError as error:
             found = str(error).splitlines()
     if found:
-        lines = "".join(f"\n  {line}" for line in found)
-        raise DataError(f"{problem}{lines}\n  pack it anew: {command(manifest, packed)}")
+        raise DataError(_told(problem, found, manifest, packed))
     there = "is as it was" if root.exists() else "is not there, and was not compared"
     return Verified(manifest, f"{root} {there}")
 
@@ -86,11 +93,25 @@ def changes(
                 changed.append(name)
     told = {"gone": gone, "new": new, "changed": changed}
     differ = [
-        f"{len(names):,} images of the source are {word}: {some(names)}"
+        f"images of the source that are {word}: {len(names):,} ({some(names)})"
         for word, names in told.items()
         if names
     ]
     return differ if gone or new else differ + _relabelled(packed, manifest, listing)
+
+
+def refuse_altered(packed: Path, manifest: Manifest) -> None:
+    """Compare every sum of a file of images that was written to after its manifest.
+
+    To read it all whenever training starts would take long; a copy that does not keep times may
+    have to be.
+
+    Raises:
+        DataError: it was altered; says where, and how to pack anew.
+    """
+    images, last = ((packed / name).stat().st_mtime_ns for name in (IMAGES, MANIFEST))
+    if images > last and (wrong := _blocks(packed, manifest, lambda *_: None)):
+        raise DataError(_told(f"{packed} is not what its manifest says", wrong, manifest, packed))
 
 
 def rows_of(packed: Path, manifest: Manifest) -> NDArray[np.int32]:
@@ -109,6 +130,11 @@ def rows_of(packed: Path, manifest: Manifest) -> NDArray[np.int32]:
     return table
 
 
+def _told(problem: str, found: Sequence[str], manifest: Manifest, packed: Path) -> str:
+    lines = "".join(f"\n  {line}" for line in found)
+    return f"{problem}{lines}\n  pack it anew: {command(manifest, packed)}"
+
+
 def _relabelled(packed: Path, manifest: Manifest, listing: Listing) -> list[str]:
     """How the labels and the splits of the images that are used have changed."""
     table = rows_of(packed, manifest)
@@ -117,7 +143,7 @@ def _relabelled(packed: Path, manifest: Manifest, listing: Listing) -> list[str]
     for column, word, now in ((1, "labels", listing.labels), (2, "splits", numbers)):
         of = np.full(len(listing.files), -1) if now is None else np.array(now)
         count = int((of[table[:, 0]] != table[:, column]).sum())
-        found += [f"{count:,} {word} have changed"] * bool(count)
+        found += [f"{word} that have changed: {count:,}"] * bool(count)
     return found
 
 
@@ -151,6 +177,6 @@ def _wrong(wrong: Sequence[int], manifest: Manifest) -> list[str]:
         return []
     first = min(wrong) * manifest.cache.block
     return [
-        f"{len(wrong):,} of {len(manifest.cache.sha256):,} blocks of {IMAGES} were changed,"
-        f" the first at image {first:,}"
+        f"blocks of {IMAGES} that were changed: {len(wrong):,} of"
+        f" {len(manifest.cache.sha256):,}, the first at image {first:,}"
     ]

@@ -65,8 +65,8 @@ def _counts(what: str, counts: Mapping[str, int]) -> str:
 def _groups(what: str, groups: list[list[str]]) -> str:
     if not groups:
         return f"{what}: none"
-    lines = [f"{what}: {sum(map(len, groups)):,}, in {len(groups):,} groups"]
+    lines = [f"{what}: {sum(map(len, groups)):,}"]
     lines += [f"  {some(group)}" for group in groups[:MOST]]
     if len(groups) > MOST:
-        lines.append(f"  and {len(groups) - MOST:,} more groups")
+        lines.append(f"  and {len(groups) - MOST:,} more such groups")
     return "\n".join(lines)

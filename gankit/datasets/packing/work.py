@@ -1,10 +1,11 @@
-"""What a worker does: the images of one block, decoded and written to their place."""
+"""What workers do with the images of a block: measure them, look at them, or pack them."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,21 @@ from numpy.typing import NDArray
 from gankit.datasets.decoding import Framing, opened, reason
 from gankit.datasets.packing.duplicates import thumbnail
 from gankit.datasets.packing.looking import Decoder, Seen, look, measured
-from gankit.datasets.packing.sources import File, Source
+from gankit.datasets.packing.pool import Watch, spread
+from gankit.datasets.packing.sources import File, Source, shown
+from gankit.errors import DataError
 
-__all__ = ["Block", "Done", "Job", "look_at", "pack_block", "sizes_in", "sum_of"]
+__all__ = ["Block", "Done", "Job", "look_at", "mixed", "one_size", "pack_block", "sum_of"]
 
 BLOCK_BYTES = 2**22
 BLOCK_ROWS = 256
+BUFFER = 2**19
+"""Bytes that are written at a time."""
 
 Looked = tuple[Seen, NDArray[np.uint8] | None]
 """What a file is, and its pixels or a thumbnail of them."""
+Size = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +88,17 @@ def pack_block(job: Job, block: Block) -> Done:
     start, length = block.number * job.rows * job.row_bytes, len(part) * job.row_bytes
     if block.sha256 and sum_of(job.target, start, length) == block.sha256:
         return Done(block.number, block.sha256, ())
-    # An image at a time, while it is in the processor's cache: a sum of the whole block is slower.
+    # An image at a time, while the cache holds it: a sum of the whole block is slower.
     empty = np.zeros(job.framing.shape, np.uint8)
     seen, digest = [], hashlib.sha256()
-    with _quiet(), job.target.open("r+b", buffering=0) as stream:
+    with _quiet(), job.target.open("r+b", buffering=BUFFER) as stream:
         stream.seek(start)
         for file in part:
             one, pixels = _look(job, file)
             seen.append(one)
-            left = (empty if pixels is None else pixels).data.cast("B")
-            digest.update(left)
-            while left:
-                left = left[stream.write(left) :]
+            content = (empty if pixels is None else pixels).data.cast("B")
+            digest.update(content)
+            stream.write(content)
     return Done(block.number, digest.hexdigest(), tuple(seen))
 
 
@@ -103,23 +109,64 @@ def look_at(job: Job, block: int) -> tuple[int, list[Looked]]:
     return block, [(seen, None if pixels is None else thumbnail(pixels)) for seen, pixels in looked]
 
 
-def sizes_in(job: Job, block: int) -> tuple[int, list[tuple[int, int] | None]]:
-    """Height and width of a block's files, from their headers; None for what is no image."""
-    found: list[tuple[int, int] | None] = []
-    for file in job.part(block):
-        try:
-            with _quiet(), job.source.open(file.name) as stream, opened(stream) as image:
-                found.append(measured(image))
-        except Exception:  # whatever is wrong with it is told when it is decoded
-            found.append(None)
-    return block, found
-
-
 def sum_of(path: Path, start: int, length: int) -> str:
     """The SHA-256 of a piece of a file."""
     with path.open("rb") as stream:
         stream.seek(start)
         return hashlib.sha256(stream.read(length)).hexdigest()
+
+
+def one_size(job: Job, workers: int, watch: Watch) -> Size | None:
+    """The size that all files have; None where none of them is an image.
+
+    Raises:
+        DataError: they have several; says which, and how many files have each.
+    """
+    sizes: dict[str, Size] = {}
+    done = 0
+    for block, found in spread(_sizes_in, job, job.blocks, workers):
+        names = [file.name for file in job.part(block)]
+        sizes |= {name: size for name, size in zip(names, found, strict=True) if size}
+        done += len(found)
+        watch("measured", done, len(job.files), 0)
+    if problem := mixed(sizes.items()):
+        raise DataError(problem)
+    return next(iter(sizes.values()), None)
+
+
+def mixed(sizes: Iterable[tuple[str, Size]]) -> str:
+    """In words, which sizes there are and what to do; empty where there is only one."""
+    counts: Counter[Size] = Counter()
+    first: dict[Size, str] = {}
+    for name, size in sorted(sizes):
+        counts[size] += 1
+        first.setdefault(size, name)
+    if len(counts) < 2:
+        return ""
+    held = sorted(counts, key=lambda size: (-counts[size], size))
+    listed = [f"  {h} x {w}: {counts[h, w]:,}, {shown(first[h, w])}" for h, w in held[:10]]
+    if len(held) > 10:
+        listed.append(f"  and {len(held) - 10:,} more")
+    return "\n".join(
+        [
+            f"the images have {len(held):,} sizes (height x width)",
+            *listed,
+            "  --crop 0 takes the largest piece of each, --crop N the N x N pixels of its centre",
+        ]
+    )
+
+
+def _sizes_in(job: Job, block: int) -> tuple[int, list[Size | None]]:
+    """Height and width of a block's files, from their headers; None for what is no image."""
+    found: list[Size | None] = []
+    for file in job.part(block):
+        try:
+            with _quiet(), job.source.open(file.name) as stream, opened(stream) as image:
+                size = measured(image)
+                found.append(None if size == (1, 1) else size)  # one pixel is bad in any case
+        except Exception:  # whatever is wrong with it is told when it is decoded
+            found.append(None)
+    return block, found
 
 
 @contextmanager
