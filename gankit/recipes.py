@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gankit.errors import UsageError, choices
 
-__all__ = ["find", "names", "summary"]
+__all__ = ["find", "names", "recipe", "summary"]
 
 
 def _folder() -> Path:
@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """The first comment of a recipe."""
-    first = find(name).read_text(encoding="utf-8").splitlines()[0]
+    first = recipe(name).read_text(encoding="utf-8").splitlines()[0]
     return first.removeprefix("#").strip()
 
 
@@ -36,7 +36,20 @@ def find(spec: str) -> Path:
     path = Path(spec)
     if path.suffix or path.exists() or len(path.parts) > 1:
         return path
-    recipe = _folder() / f"{spec.replace('-', '_')}.toml"
-    if recipe.is_file():
-        return recipe
-    raise UsageError(f'there is no file and no recipe called "{spec}"; {choices(spec, names())}')
+    return _of_name(spec, "there is no file and no recipe")
+
+
+def recipe(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        UsageError: there is none of that name; names the nearest.
+    """
+    return _of_name(name, "there is no recipe")
+
+
+def _of_name(name: str, otherwise: str) -> Path:
+    file = _folder() / f"{name.replace('-', '_')}.toml"
+    if Path(name).name == name and file.is_file():
+        return file
+    raise UsageError(f'{otherwise} called "{name}"; {choices(name, names())}')

@@ -237,6 +237,33 @@ def test_recipes_are_listed_with_what_they_are() -> None:
         assert recipes.find(name).read_text(encoding="utf-8").startswith(f"# {summary}\n")
 
 
+def test_a_recipe_is_copied_with_its_comments() -> None:
+    ran = run("copy", "ring")
+    assert (ran.code, ran.out, ran.err) == (0, "ring.toml\n", "next: gankit build ring.toml\n")
+    assert Path("ring.toml").read_bytes() == recipes.recipe("ring").read_bytes()
+    Path("a folder").mkdir()
+    assert run("copy", "sagan-celeba-128", "a folder").out == "a folder/sagan_celeba_128.toml\n"
+    ran = run("copy", "sagan_celeba_128", "a folder/mine.toml")
+    assert ran.err == "next: gankit build 'a folder/mine.toml'\n"
+    copied = Path("a folder/mine.toml").read_text(encoding="utf-8")
+    assert copied == recipes.find("sagan_celeba_128").read_text(encoding="utf-8")
+    assert "# text: 0.02" in copied
+
+
+def test_copy_overwrites_nothing_and_says_what_is_wrong() -> None:
+    Path("ring.toml").write_text("mine")
+    ran = run("copy", "ring")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error: ring.toml is there already: name another file, or remove it\n"
+    assert Path("ring.toml").read_text() == "mine"
+    assert run("copy", "ring", "no/such/x.toml").err == "error: there is no folder no/such\n"
+    for name in ("rnig", "ring.toml", "../examples/ring"):
+        ran = run("copy", name)
+        assert ran.code == 2
+        assert ran.err.startswith(f'error: there is no recipe called "{name}"; ')
+    assert 'did you mean "ring"' in run("copy", "rnig").err
+
+
 # --- list and show
 
 
@@ -426,7 +453,7 @@ def test_a_run_from_spec_to_samples(points: Path) -> None:
     assert (ran.code, ran.out) == (0, "")
     assert f"points in runs/{name} on cpu\n" in ran.err
     assert f"samples: runs/{name}/samples/step_0000002.png\n" in ran.err
-    assert f"next: gankit sample runs/{name} -n 64 --seed 1 --out grid.png\n" in ran.err
+    assert f"next: gankit sample runs/{name} --seed 1 --out grid.png\n" in ran.err
     for out in ("a/grid.png", "points.npz"):
         ran = run("sample", f"runs/{name}", "-n", "5", "--out", out, "--device", "cpu")
         assert (ran.code, ran.out, ran.err) == (0, "", f"wrote 5 samples of step 2 to {out}\n")
@@ -451,7 +478,7 @@ def test_a_folder_of_samples_has_an_image_each(spec: Path) -> None:
 
 def test_a_run_folder_is_quoted_in_what_to_type_next(points: Path) -> None:
     ran = run("train", points, *QUICK, "--run", "my rún")
-    assert "next: gankit sample 'my rún' -n 64" in ran.err
+    assert "next: gankit sample 'my rún' --seed 1" in ran.err
 
 
 def test_exit_codes_of_runs(points: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gankit.cli import build, convert, data, export, parts, report, sample, train
+from gankit.cli import build, convert, data, export, parts, recipes, report, sample, train
 from gankit.cli.common import tell
 from gankit.errors import GankitError, SetupError
 
@@ -32,7 +32,8 @@ app.command("report")(report.report)
 app.add_typer(data.app, name="data", help="Look at images, pack them, look after what is packed.")
 app.command("list")(parts.list_parts)
 app.command("show")(parts.show)
-app.command("recipes")(parts.list_recipes)
+app.command("recipes")(recipes.list_recipes)
+app.command("copy")(recipes.copy)
 
 
 def _version(wanted: bool) -> None:

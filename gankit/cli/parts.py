@@ -1,4 +1,4 @@
-"""`gankit list`, `gankit show`, `gankit recipes`: what there is to choose from."""
+"""`gankit list`, `gankit show`: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gankit.errors import UsageError, choices, nearest
 if TYPE_CHECKING:
     from gankit.registry import Entry, Option
 
-__all__ = ["list_parts", "list_recipes", "show"]
+__all__ = ["list_parts", "show"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -147,13 +147,3 @@ def _example(option: Option) -> Any:
         return [name] if option.many else name
     examples = {"int": 1, "float": 1.0, "bool": False, "str": "..."}
     return examples.get(option.type_name, option.type_name)
-
-
-def list_recipes() -> None:
-    """List the recipes that ship with the library."""
-    from gankit.recipes import names, summary
-
-    found = names()
-    wide = max(map(len, found), default=0)
-    for name in found:
-        print(f"{name:<{wide}}  {summary(name)}")

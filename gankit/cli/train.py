@@ -58,7 +58,7 @@ def train(
     if outcome.finished:
         if outcome.picture:
             say(f"samples: {outcome.picture}")
-        say(f"next: gankit sample {_quoted(folder)} -n 64 --seed 1 --out grid.png")
+        say(f"next: gankit sample {_quoted(folder)} --seed 1 --out grid.png")
     else:
         say("the same command continues")
         raise typer.Exit(130 if outcome.signal == signal.SIGINT else 75)
