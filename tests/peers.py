@@ -278,6 +278,39 @@ class MimicDiscriminator(nn.Module):
         return (self.l5(h), self.l_y(h)) if self.head == "rotation" else self.l5(h)
 
 
+class MimicInfoMax(nn.Module):
+    """Its last block rectifies, in place, what its critic of places sees afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.local_feat_blocks = nn.Sequential(
+            MimicDown(3, True, spectral_norm),
+            MimicDown(WIDTH, True, spectral_norm),
+            MimicDown(WIDTH, False, spectral_norm),
+        )
+        self.global_feat_blocks = nn.Sequential(MimicDown(WIDTH, False, spectral_norm))
+        self.linear = spectral_norm(nn.Linear(WIDTH, 1))
+        self.local_nrkhs_a = spectral_norm(nn.Conv2d(WIDTH, WIDTH, 1))
+        self.local_nrkhs_b, self.local_nrkhs_sc = (
+            spectral_norm(nn.Conv2d(WIDTH, 6, 1)) for _ in range(2)
+        )
+        self.global_nrkhs_a = spectral_norm(nn.Linear(WIDTH, WIDTH))
+        self.global_nrkhs_b, self.global_nrkhs_sc = (
+            spectral_norm(nn.Linear(WIDTH, 6)) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        places = self.local_feat_blocks(x)
+        whole = self.global_feat_blocks(places).relu().sum((2, 3))
+        projected = self.global_nrkhs_b(self.global_nrkhs_a(whole).relu())
+        local = self.local_nrkhs_b(self.local_nrkhs_a(places).relu())
+        return (
+            self.linear(whole),
+            projected + self.global_nrkhs_sc(whole),
+            (local + self.local_nrkhs_sc(places)).flatten(1),
+        )
+
+
 # --- StudioGAN
 
 

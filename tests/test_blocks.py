@@ -40,6 +40,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "padding": st.sampled_from(["half", "none"]),
     "pieces": st.integers(1, 3),
     "rate": st.sampled_from([0.0, 0.5]),
+    "shortcut": st.sampled_from(["input", "activated"]),
     "size": st.tuples(st.integers(1, 4), st.integers(1, 4)),
     "slope": st.floats(0, 0.5),
     "stride": st.integers(1, 3),
@@ -271,6 +272,18 @@ def test_what_leaves_nothing_is_refused(name: str, options: dict[str, Any], mess
 def test_a_single_position_cannot_be_halved(name: str) -> None:
     with pytest.raises(ValueError, match=r"it would be \(4, 0, 1\)"):
         example(name, (3, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["residual", "residual_down"])
+@pytest.mark.parametrize("channels", [3, 5])
+def test_an_activated_shortcut_carries_what_a_block_behind_a_relu_does(
+    name: str, channels: int
+) -> None:
+    x = maps(2, 3, 4, 4)
+    clean = example(name, (3, 4, 4), channels=channels)
+    other = example(name, (3, 4, 4), channels=channels, shortcut="activated")
+    torch.testing.assert_close(other(x), clean(x.relu()))
+    assert not torch.allclose(other(x), clean(x))
 
 
 # --- maxout and dropout

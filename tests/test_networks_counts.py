@@ -193,7 +193,7 @@ def test_has_the_parameters_of_its_code(name: str) -> None:
         (BIGGAN, 'condition = "embedding"', 'attention = "none"'),
         (SAGAN, 'condition = "latent"', 'hidden = "in"'),
         (SNGAN_128, 'norm = "none"', 'hidden = "out"'),
-        (WGAN_GP_64, "width = 32", "flat = 1"),
+        (WGAN_GP_64, "width = 32", 'hidden = "out"'),
     ],
 )
 def test_twin_another_value_has_other_counts(text: str, generator: str, discriminator: str) -> None:

@@ -17,10 +17,11 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from gankit.build import bind
+from gankit.build import bind, build
 from gankit.errors import SetupError, SpecError, UsageError
 from gankit.registry import REQUIRED, Entry, Option, registry
 from gankit.registry.options import options_of
+from gankit.schedules import factors_of, rates_of
 from gankit.spec import HalfLife, Spec, Train, dumps, load, loads
 from gankit.spec.model import LISTS, RESUMABLE, SECTIONS
 from gankit.spec.values import record_of
@@ -217,6 +218,62 @@ def test_entries_in_short_are_changed_too() -> None:
     assert value(loads(text, ["penalty.r1={ weight = 3 }"]), "penalty.0.weight") == 3.0
     assert value(loads(text, ["loss.margin=3"]), "loss") == {"use": "hinge", "margin": 3.0}
     assert value(loads(text, ["penalty.r1=none"]), "penalty") == []
+
+
+TWICE = """
+gankit = 1
+data = "ring"
+generator = "mlp"
+discriminator = "mlp"
+loss = "hinge"
+train = { steps = 10 }
+[[penalty]]
+use = "r1"
+[[schedule]]
+use = "cosine"
+[[schedule]]
+use = "cosine"
+as = "less_r1"
+on = "penalty.r1.weight"
+final = 0.5
+"""
+
+
+def test_one_part_may_stand_in_a_list_twice_under_another_name() -> None:
+    spec = loads(TWICE, ["schedule.less_r1.final=0.25", "schedule.cosine.final=0.75"])
+    assert [part.called for part in spec.schedule] == ["cosine", "less_r1"]
+    assert [part.options["final"] for part in spec.schedule] == [0.75, 0.25]
+    again = loads(dumps(spec.resolved()))
+    assert (again.resolved(), again.hash) == (spec.resolved(), spec.hash)
+    assert loads(TWICE, ["schedule.less_r1={final=0.25}"]).schedule[1].options == {"final": 0.25}
+    assert [p.called for p in loads(TWICE, ["schedule.less_r1=none"]).schedule] == ["cosine"]
+    gan, _ = build(spec)
+    assert factors_of(gan.schedules, 10, 10) == {"penalty.r1.weight": 0.25}
+    assert rates_of(gan.schedules, 10, 10).generator == 0.75
+
+
+def test_a_name_of_its_own_is_part_of_paths() -> None:
+    text = TWICE.replace('use = "r1"', 'use = "r1"\nas = "gentle"')
+    with pytest.raises(SpecError, match=r'schedule "less_r1" cannot scale "penalty.r1.weight"'):
+        build(loads(text))
+    gan, _ = build(loads(text, ["schedule.less_r1.on=penalty.gentle.weight"]))
+    assert list(gan.penalties) == ["gentle"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('as = "less_r1"', "", 'two entries of schedule are called "cosine"'),
+        ('as = "less_r1"', 'as = "cosine"', 'two entries of schedule are called "cosine"'),
+        ('as = "less_r1"', 'as = "a b"', "a name is letters, digits, dots"),
+        ('as = "less_r1"', "as = 3", "a name is letters, digits, dots"),
+        ('generator = "mlp"', 'generator = { use = "mlp", as = "g" }', 'has no option "as"'),
+    ],
+)
+def test_names_of_entries_that_cannot_be_are_refused(old: str, new: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        loads(TWICE.replace(old, new))
+    assert message in str(caught.value)
 
 
 def test_stages_are_changed_by_their_number() -> None:

@@ -22,6 +22,7 @@ from gankit.blocks.maxout import Maxout, dropout
 from gankit.blocks.residual import (
     Hidden,
     Residual,
+    Shortcut,
     Upsampling,
     pool,
     residual,
@@ -48,6 +49,7 @@ __all__ = [
     "Plain",
     "Project",
     "Residual",
+    "Shortcut",
     "SumPositions",
     "Upsampling",
     "activate",

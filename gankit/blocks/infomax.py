@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gankit.activations import relu
 from gankit.blocks.checks import at_least_one
-from gankit.blocks.residual import residual
+from gankit.blocks.residual import Shortcut, residual
 from gankit.registry import block
 from gankit.slots import Activation, Norm, Shape
 
@@ -27,6 +27,8 @@ class InfoMax(nn.Module):
     Options:
         features: how wide the vectors are, the paper's R.
         activation: of the residual block, and before the sum.
+        shortcut: of the residual block; it and the `local` head see the `input`, or that
+            `activated`, as where an activation that works in place has changed it: in mimicry.
 
     Shape: (B, C, H, W) -> (B, 1 + features + features H W, 1, 1), in the order of `heads`.
     """
@@ -39,12 +41,15 @@ class InfoMax(nn.Module):
         *,
         features: int = 1024,
         activation: Activation = relu,
+        shortcut: Shortcut = "input",
     ) -> None:
         super().__init__()
         at_least_one(features=features)
         channels, height, width = shape
         self.heads = {"logits": 1, "global": features, "local": features * height * width}
-        self.block = residual(shape, norm, channels=channels, activation=activation)
+        self.block = residual(
+            shape, norm, channels=channels, activation=activation, shortcut=shortcut
+        )
         self.activation = activation()
         self.dense = norm.weight(nn.Linear(channels, 1))
         self.globally = _Critic(channels, features, norm, activation)
@@ -53,7 +58,8 @@ class InfoMax(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         summed = self.activation(self.block(x, condition)).sum(dim=(2, 3), keepdim=True)
-        heads = (self.dense(summed.flatten(1)), self.globally(summed), self.locally(x))
+        places = self.block.enter(x, condition) if self.block.activated else x
+        heads = (self.dense(summed.flatten(1)), self.globally(summed), self.locally(places))
         return torch.cat([head.flatten(1) for head in heads], dim=1)[:, :, None, None]
 
 

@@ -17,6 +17,7 @@ from gankit.slots import Activation, Norm, Shape, conditional
 __all__ = [
     "Hidden",
     "Residual",
+    "Shortcut",
     "Upsampling",
     "pool",
     "residual",
@@ -32,6 +33,9 @@ Hidden = Literal["out", "in"]
 """How wide a block is between its convolutions: as what goes out, or as what comes in."""
 
 Upsampling = Literal["nearest", "bilinear"]
+
+Shortcut = Literal["input", "activated"]
+"""What a discriminator's shortcut carries: what comes in, or what its activation made of it."""
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -83,9 +87,11 @@ class Residual(nn.Module):
         up: Callable[[Tensor], Tensor] = same,
         down: Callable[[Tensor], Tensor] = same,
         hidden: Hidden = "out",
+        shortcut: Shortcut = "input",
     ) -> None:
         super().__init__()
         at_least_one(channels=channels)
+        self.activated = shortcut == "activated"
         wide, height, width = shape
         between = {"out": channels, "in": wide}[hidden]
         self.enter = conditional(enter)
@@ -102,23 +108,37 @@ class Residual(nn.Module):
         self.out = something((channels, height, width))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        h = self.conv1(self.up(self.enter(x, condition)))
+        entered = self.enter(x, condition)
+        h = self.conv1(self.up(entered))
         h = self.conv2(self.middle(h, condition))
+        x = entered if self.activated else x
         return self.down(h) + self.down(self.shortcut(self.up(x)))
 
 
 @block("residual")
 def residual(
-    shape: Shape, norm: Norm, /, *, channels: int, activation: Activation = relu
+    shape: Shape,
+    norm: Norm,
+    /,
+    *,
+    channels: int,
+    activation: Activation = relu,
+    hidden: Hidden = "out",
+    shortcut: Shortcut = "input",
 ) -> Residual:
     """Norm, activation, conv, norm, activation, conv, added to what came in; the size stays.
 
     Options:
         channels: feature maps going out.
         activation: after each norm.
+        hidden: the channels between the convolutions: as many as go `out`, or as come `in`.
+        shortcut: it carries the `input`, or that `activated`, as where an activation that works
+            in place has changed it: in the D of mimicry and StudioGAN.
     """
     enter = Normalise(shape, norm, activation=activation)
-    return Residual(shape, norm, channels, activation, enter=enter)
+    return Residual(
+        shape, norm, channels, activation, enter=enter, hidden=hidden, shortcut=shortcut
+    )
 
 
 @block("residual_up")
@@ -151,6 +171,7 @@ def residual_down(
     channels: int,
     activation: Activation = relu,
     hidden: Hidden = "out",
+    shortcut: Shortcut = "input",
 ) -> Residual:
     """A residual block that halves height and width: a discriminator's.
 
@@ -159,9 +180,13 @@ def residual_down(
         activation: after each norm.
         hidden: the channels between the convolutions: as many as go `out`, as in SAGAN's and
             BigGAN's code, or as come `in`, as in SNGAN's.
+        shortcut: it carries the `input`, or that `activated`, as where an activation that works
+            in place has changed it: in the D of mimicry and StudioGAN.
     """
     enter = Normalise(shape, norm, activation=activation)
-    return Residual(shape, norm, channels, activation, enter=enter, down=pool, hidden=hidden)
+    return Residual(
+        shape, norm, channels, activation, enter=enter, down=pool, hidden=hidden, shortcut=shortcut
+    )
 
 
 @block("residual_stem")

@@ -45,21 +45,23 @@ class Mimicry(Original):
         "head.dense": r"l\d+|linear",
         "head.embedding": r"l_y",
         "head.classes": r"l_y",
+        "head.global.enter": "global_nrkhs_a",
+        "head.global.leave": "global_nrkhs_b",
+        "head.global.shortcut": "global_nrkhs_sc",
+        "head.local.enter": "local_nrkhs_a",
+        "head.local.leave": "local_nrkhs_b",
+        "head.local.shortcut": "local_nrkhs_sc",
     }
     halvings: ClassVar = {32: 2, 48: 4, 64: 5, 128: 5}
     idle: ClassVar[str] = r".*\.sn_sigma"
     own_u: ClassVar[str] = "sn_u"
     upsampling: ClassVar[str] = "bilinear"
     in_place: ClassVar[bool] = True
-    foreign: ClassVar = {
-        r"(local|global)_nrkhs_.*": "the critics of InfoMax-GAN's D, which has no counterpart;"
-        " --fresh starts a D of the spec's own"
-    }
     unsaid: ClassVar = {
         "generator": 'upsampling = "bilinear", ReLU and tanh, batch norms with eps 1e-5',
         "discriminator": "means over positions in WGAN-GP, sums in the others; ReLU, and in every"
         " block but the first an in-place one, which rectifies what the shortcut sees too:"
-        ' as a stack of stages, an "activate" before each such block',
+        ' shortcut = "activated"',
     }
 
     def end(self, role: str) -> str:
@@ -96,6 +98,25 @@ class Mimicry(Original):
         rows = F.embedding(condition, self.tensor(f"{name}.embed.weight"))
         scale, shift = rows.chunk(2, dim=1)
         return scale, shift
+
+    def layer(self, name: str) -> dict[str, Tensor]:
+        """Those of InfoMax-GAN's `global` head as 1x1 convolutions, which they amount to."""
+        found = super().layer(name)
+        if name.startswith("global_nrkhs"):
+            weight = {key for key, tensor in found.items() if tensor.ndim == 2}
+            found |= {key: found[key][:, :, None, None] for key in weight}
+        return found
+
+    def heads(self, features: Tensor, before: Tensor) -> Mapping[str, Tensor]:
+        """InfoMax-GAN's too: critics of the features, and of what the last block is given."""
+        if not self.has("global_nrkhs_a"):
+            return {}
+        whole = self.dense(self.dense(features, "global_nrkhs_a").relu(), "global_nrkhs_b")
+        places = self.conv(self.conv(before, "local_nrkhs_a").relu(), "local_nrkhs_b")
+        return {
+            "global": whole + self.dense(features, "global_nrkhs_sc"),
+            "local": (places + self.conv(before, "local_nrkhs_sc")).flatten(1),
+        }
 
     def judges(self) -> Mapping[str, Judge]:
         """WGAN-GP averages over positions where DCGAN sums, and their tensors are alike."""

@@ -222,12 +222,12 @@ class Original:
         self, images: Tensor, labels: Tensor | None, mean: bool = False
     ) -> Mapping[str, Tensor]:
         """Logits by head, from features that are summed over positions, or averaged."""
-        x, seen, halvings = images, 0, self.halvings[images.shape[2]]
+        x, seen, halvings, before = images, 0, self.halvings[images.shape[2]], images
         for kind, name in self.stages():
             if kind == "attention":
                 x = self.attend(x, name)
                 continue
-            x = self._down(x, name, first=seen == 0, halves=seen < halvings)
+            before, x = x, self._down(x, name, first=seen == 0, halves=seen < halvings)
             seen += 1
         features = x.relu().mean((2, 3)) if mean else x.relu().sum((2, 3))
         heads = {"logits": self.dense(features, self.end("head.dense"))}
@@ -238,7 +238,12 @@ class Original:
             heads["logits"] = heads["logits"] + (rows * features).sum(1, keepdim=True)
         if "head.classes" in self.ends and self.has(self.end("head.classes")):
             heads["classes"] = self.dense(features, self.end("head.classes"))
-        return heads
+        # What an in-place activation has left of it.
+        return {**heads, **self.heads(features, before.relu() if self.in_place else before)}
+
+    def heads(self, features: Tensor, before: Tensor) -> Mapping[str, Tensor]:
+        """Heads of a library's own, from the features and from what the last block is given."""
+        return {}
 
     def _down(self, x: Tensor, name: str, *, first: bool, halves: bool) -> Tensor:
         part = {ours: f"{name}.{theirs}" for ours, theirs in self.blocks.items()}

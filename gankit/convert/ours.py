@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gankit.blocks import Attend, Classify, Normalise, Plain, Project, Residual
+from gankit.blocks import Attend, Classify, InfoMax, Normalise, Plain, Project, Residual
 from gankit.convert.originals import Stage
 from gankit.errors import UsageError
 from gankit.networks import StackDiscriminator, StackGenerator
@@ -56,6 +56,12 @@ def layout(network: nn.Module) -> Layout:
             # Attention that looks at no condition is wrapped.
             wrapped = hasattr(module.attention, "module")
             stages.append(Stage("attention", f"{path}.attention{'.module' * wrapped}"))
+        elif isinstance(module, InfoMax):
+            stages.append(Stage("block", f"{path}.block"))
+            ends["head.dense"] = f"{path}.dense"
+            for part, ours in (("global", "globally"), ("local", "locally")):
+                for layer in ("enter", "leave", "shortcut"):
+                    ends[f"head.{part}.{layer}"] = f"{path}.{ours}.{layer}"
         else:
             for role, place in _end(path, module, stem=not stages):
                 if role in ends:

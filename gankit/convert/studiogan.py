@@ -56,8 +56,7 @@ class StudioGan(Original):
         "generator": 'nearest upsampling, condition = ["embedding", "chunk"] in this order, ReLU'
         " and tanh, eps = 1e-4 in every batch norm, the last one too",
         "discriminator": "sums over positions, ReLU, and in every block but the first an in-place"
-        " one, which rectifies what the shortcut sees too: as a stack of stages, an"
-        ' "activate" before each such block',
+        ' one, which rectifies what the shortcut sees too: shortcut = "activated"',
     }
 
     def stages(self) -> list[Stage]:

@@ -1,7 +1,8 @@
 """The 1797 handwritten digits that come with scikit-learn: a real data set with no download.
 
-One by one, or three at a time as the channels of one image, which makes a thousand modes. They are the test half of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin and
-Kaynak, 1998), 8x8 pixels of 17 levels.
+One by one, or three at a time as the channels of one image, which makes a thousand modes. They are
+the test half of the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin and Kaynak,
+1998), 8x8 pixels of 17 levels.
 """
 
 from __future__ import annotations

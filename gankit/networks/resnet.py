@@ -8,7 +8,7 @@ from typing import Literal
 from gankit import blocks
 from gankit.activations import relu
 from gankit.attentions import NoAttention
-from gankit.blocks import Hidden, Upsampling
+from gankit.blocks import Hidden, Shortcut, Upsampling
 from gankit.errors import OptionError
 from gankit.initializers import xavier
 from gankit.networks.conditions import Conditions, Inputs, LabelConditions
@@ -122,6 +122,7 @@ def resnet_discriminator(
     widths: tuple[int, ...] = (),
     flat: int = 1,
     hidden: Hidden = "out",
+    shortcut: Shortcut = "input",
     norm: Norm = Norm(),
     activation: Activation = relu,
     attention: Attention = NoAttention,
@@ -144,8 +145,10 @@ def resnet_discriminator(
         widths: the channels of every block, from the image on, where they do not double; all but
             the last `flat` halve the size. `width` and `width_max` are not looked at then.
         flat: how many blocks at the end keep the size.
-        hidden: the channels between the convolutions of a halving block: as many as go `out`, as
-            in SAGAN's and BigGAN's code, or as come `in`, as in SNGAN's.
+        hidden: the channels between the convolutions of every block but the first: as many as go
+            `out`, as in SAGAN's and BigGAN's code, or as come `in`, as in SNGAN's.
+        shortcut: of every block but the first; it carries the `input`, or that `activated`, as
+            activations that work in place leave it: in mimicry and StudioGAN.
         norm: for every stage.
         activation: after each norm.
         attention: which attention.
@@ -175,9 +178,9 @@ def resnet_discriminator(
         if level == 1:
             make: Block = blocks.residual_stem
         elif level <= halvings:
-            make = partial(blocks.residual_down, hidden=hidden)
+            make = partial(blocks.residual_down, hidden=hidden, shortcut=shortcut)
         else:
-            make = blocks.residual
+            make = partial(blocks.residual, hidden=hidden, shortcut=shortcut)
         height = image.size[0] // 2 ** min(level, halvings)  # type: ignore[misc]
         rows.append((height, [partial(make, channels=wide, activation=activation)]))
     pooled = {"sum": blocks.SumPositions, "mean": blocks.MeanPositions}[pool]
