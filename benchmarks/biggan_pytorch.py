@@ -3,7 +3,7 @@
 Its code is not part of this repository: `--peer-path` names a checkout of ajbrock/BigGAN-PyTorch.
 The settings are those of its `scripts/launch_SAGAN_bs128x2_ema.sh`, but for what both sides are
 given alike: attention at the height that the authors have it at, the classes, the width, the batch,
-no accumulation, one device, and learning rates of 0 (see `same_work.py`).
+no accumulation, one device, and learning rates of 0 (see `sides.py`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Replayed(torch.Tensor):
 def _replayed(rows: Sequence[Tensor]) -> _Replayed:
     made = torch.Tensor._make_subclass(_Replayed, rows[0].clone())
     made.rows = list(rows)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 class Biggan:
@@ -135,7 +135,7 @@ class Biggan:
         z = _replayed([batch.latent for batch in batches])
         self._function(z, _replayed(labels))(batches[0].real, batches[0].labels)
         return {
-            name: {key: p.grad.clone() for key, p in network.named_parameters()}
+            name: {k: p.grad.clone() for k, p in network.named_parameters() if p.grad is not None}
             for name, network in self.networks().items()
         }
 
@@ -148,7 +148,7 @@ class Biggan:
         for network in self.networks().values():
             for layer in network.modules():
                 if hasattr(layer, "u0"):
-                    yield layer.weight.flatten(1), layer.u0, None  # type: ignore[operator, misc, union-attr]
+                    yield layer.weight.flatten(1), layer.u0, None  # type: ignore[operator, misc]
 
     def translated(self, name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
         """Its tensors by the names that gankit's network has for them."""

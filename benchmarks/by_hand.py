@@ -1,4 +1,4 @@
-"""The article's network and its training step in plain torch, as public SAGAN repositories write it.
+"""The article's network and its training step in plain torch, as public SAGAN repositories have it.
 
 After heykeetae/Self-Attention-GAN, whose loop most of them share: D on the real batch, then on
 fakes, two Adams, the hinge loss, gradients of both players set to zero before each backward pass.

@@ -20,7 +20,20 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Pair", "machine", "options", "ratios", "rounds", "show", "synchronize", "tell"]
+from gankit.errors import GankitError
+
+__all__ = [
+    "Pair",
+    "machine",
+    "options",
+    "ratios",
+    "rounded",
+    "rounds",
+    "run",
+    "show",
+    "spread",
+    "synchronize",
+]
 
 Pair = tuple[float, float]
 """Seconds of ours and of the other's, of one round."""
@@ -69,16 +82,25 @@ def rounds(
     return pairs[warm:]
 
 
-def ratios(pairs: Sequence[Pair], other_name: str = "peer") -> dict[str, object]:
+def ratios(pairs: Sequence[Pair]) -> dict[str, object]:
     """How many times as fast ours is, paired round by round, and the seconds of both."""
-    times = sorted(other / ours for ours, other in pairs)
-    low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return {
-        "gankit_s": _rounded(statistics.median(ours for ours, _ in pairs)),
-        f"{other_name}_s": _rounded(statistics.median(other for _, other in pairs)),
-        "ratio": _rounded(statistics.median(times)),
-        "quartiles": [_rounded(low), _rounded(high)],
-        "rounds": len(pairs),
+        "gankit_s": rounded(statistics.median(ours for ours, _ in pairs)),
+        "peer_s": rounded(statistics.median(other for _, other in pairs)),
+        **spread("ratio", [other / ours for ours, other in pairs]),
+    }
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, object]:
+    """The median of rounds under its name, and their quartiles."""
+    values = list(values)
+    low, middle, high = statistics.quantiles(
+        values * 2 if len(values) == 1 else values, n=4, method="inclusive"
+    )
+    return {
+        name: rounded(middle),
+        "quartiles": [rounded(low), rounded(high)],
+        "rounds": len(values),
     }
 
 
@@ -87,7 +109,7 @@ def machine(device: torch.device) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "load": _rounded(os.getloadavg()[0]),
+        "load": rounded(os.getloadavg()[0]),
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _commit(),
@@ -106,33 +128,56 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _rounded(number: float) -> float:
+def rounded(number: float) -> float:
+    """To four digits."""
     return float(f"{number:.4g}")
 
 
-def tell(result: Mapping[str, object], chosen: argparse.Namespace) -> None:
-    """Print a result as one JSON line, and unless that is all that is wanted, in words before."""
-    if not chosen.json and "ratio" in result:
-        print(f"{result['ratio']} times as fast, quartiles {result['quartiles']}", file=sys.stderr)
+def run(
+    measure: Callable[[argparse.Namespace, torch.device], Mapping[str, object]],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    key: str = "ratio",
+    words: str = "times as fast",
+) -> None:
+    """Measure what is asked for and print one JSON line; what counts in words too, unless not."""
+    chosen = parser.parse_args(arguments)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    try:
+        result = measure(chosen, torch.device(chosen.device))
+    except (GankitError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+    if not chosen.json:
+        print(f"{result[key]} {words}, quartiles {result['quartiles']}", file=sys.stderr)
     print(json.dumps(result), flush=True)
 
 
-def show(pairs: Sequence[Pair], title: str, names: tuple[str, str], file: Path) -> None:
-    """Draw the seconds of both sides and their ratio, round by round."""
+def show(
+    pairs: Sequence[Pair],
+    values: Sequence[float],
+    title: str,
+    names: tuple[str, str],
+    unit: str,
+    file: Path,
+) -> None:
+    """Draw the seconds of both sides, and what is made of them, round by round."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     FigureCanvasAgg(figure)
-    seconds, times = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
+    most = max(max(pair) for pair in pairs)
     numbers = range(1, len(pairs) + 1)
     for side, (name, colour) in enumerate(zip(names, ("#1f77b4", "#888888"), strict=True)):
-        seconds.plot(numbers, [pair[side] for pair in pairs], "o-", color=colour, label=name)
-    seconds.set(title=title, xlabel="round", ylabel="seconds", ylim=(0, None))
-    seconds.legend()
-    paired = [other / ours for ours, other in pairs]
-    times.plot(numbers, paired, "o", color="#1f77b4")
-    times.axhline(statistics.median(paired), color="#1f77b4", linewidth=1)
-    times.axhline(1, color="#888888", linewidth=1, linestyle="--")
-    times.set(title="times as fast, and median", xlabel="round", ylim=(0, None))
+        left.plot(numbers, [pair[side] for pair in pairs], "o-", color=colour, label=name)
+    left.set(title=title, xlabel="round", ylabel="seconds", ylim=(0, 1.1 * most))
+    left.legend()
+    right.plot(numbers, values, "o", color="#1f77b4")
+    right.axhline(statistics.median(values), color="#1f77b4", linewidth=1)
+    right.set(title=f"{unit}, and median", xlabel="round", ylim=(0, 1.1 * max(values)))
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(file, dpi=120)

@@ -16,6 +16,7 @@ from gankit.latents import normal
 from gankit.networks import initialize
 from gankit.ops import settle
 from gankit.optimizers import adam
+from gankit.paths import paths
 from gankit.randomness import generator, seeded
 from gankit.registry import Option, registry
 from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
@@ -40,6 +41,8 @@ class GAN:
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     augments: Mapping[str, Augment] = field(default_factory=dict)
     seed: int = 0
+    joint: bool = False
+    """D may judge real and fake images in one pass: it treats each row by itself."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -144,6 +147,7 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         attempt(name, part, call)
     if problems:
         raise SpecError(in_order(problems)) from cause
+    taken = {path.name for path in paths(spec) if path.taken}
     gan = GAN(
         image=image,
         generator=made["generator"],
@@ -156,12 +160,15 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         penalties={part.called: made[f"penalty.{part.called}"] for part in spec.penalty},
         augments={part.called: made[f"augment.{part.called}"] for part in spec.augment},
         seed=spec.seed,
+        joint="joint" in taken,
     )
     for network in (gan.generator, gan.discriminator):
         twice = bool(differentiated_twice(spec, network is gan.discriminator))
         for module in network.modules():
             if hasattr(module, "second_order"):
-                setattr(module, "second_order", twice)  # noqa: B010  (modules type what is set)
+                setattr(module, "second_order", twice)  # noqa: B010
+            if hasattr(module, "fast"):
+                setattr(module, "fast", "folded" in taken)  # noqa: B010
     return gan, made["data"]
 
 

@@ -24,11 +24,11 @@ FLOORS = [
     {"blocks"},
     {"networks"},
     {"datasets", "spec"},
-    {"fit"},
+    {"fit", "paths"},
     {"build"},
     {"evaluate"},
     {"train"},
-    {"study", "testing", "recipes", "report", "export", "convert"},
+    {"study", "testing", "recipes", "report", "export", "convert", "bench"},
     {"views"},
     {"cli", "__main__"},
 ]

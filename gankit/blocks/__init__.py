@@ -19,18 +19,15 @@ from gankit.blocks.layers import (
     transposed,
 )
 from gankit.blocks.maxout import Maxout, dropout
+from gankit.blocks.resampled import ConvPool2d, UpsampleConv2d, Upsampling
 from gankit.blocks.residual import (
     Hidden,
     Residual,
     Shortcut,
-    Upsampling,
-    pool,
     residual,
     residual_down,
     residual_stem,
     residual_up,
-    same,
-    upsample,
 )
 from gankit.blocks.resnext import Basis, InvertedBottleneck, interpolate_down, interpolate_up
 
@@ -38,6 +35,7 @@ __all__ = [
     "Attend",
     "Basis",
     "Classify",
+    "ConvPool2d",
     "Hidden",
     "InfoMax",
     "InvertedBottleneck",
@@ -51,6 +49,7 @@ __all__ = [
     "Residual",
     "Shortcut",
     "SumPositions",
+    "UpsampleConv2d",
     "Upsampling",
     "activate",
     "conv",
@@ -58,12 +57,9 @@ __all__ = [
     "dropout",
     "interpolate_down",
     "interpolate_up",
-    "pool",
     "residual",
     "residual_down",
     "residual_stem",
     "residual_up",
-    "same",
     "transposed",
-    "upsample",
 ]

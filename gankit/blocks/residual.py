@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gankit.activations import relu
 from gankit.blocks.checks import at_least_one, something
 from gankit.blocks.layers import Normalise
+from gankit.blocks.resampled import ConvPool2d, UpsampleConv2d, Upsampling
 from gankit.registry import block
 from gankit.slots import Activation, Norm, Shape, conditional
 
@@ -18,50 +19,22 @@ __all__ = [
     "Hidden",
     "Residual",
     "Shortcut",
-    "Upsampling",
-    "pool",
     "residual",
     "residual_down",
     "residual_stem",
     "residual_up",
-    "same",
-    "upsample",
-    "upsample_bilinear",
 ]
 
 Hidden = Literal["out", "in"]
 """How wide a block is between its convolutions: as what goes out, or as what comes in."""
 
-Upsampling = Literal["nearest", "bilinear"]
-
 Shortcut = Literal["input", "activated"]
 """What a discriminator's shortcut carries: what comes in, or what its activation made of it."""
 
+_Resize = Literal["same", "up", "down"]
 
-def upsample(x: Tensor) -> Tensor:
-    """Twice the height and width, by repeating each position."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def upsample_bilinear(x: Tensor) -> Tensor:
-    """Twice the height and width, by bilinear interpolation."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear")
-
-
-def pool(x: Tensor) -> Tensor:
-    """Half the height and width, by the mean of each 2x2."""
-    return F.avg_pool2d(x, 2)
-
-
-def same(x: Tensor) -> Tensor:
-    """The feature map at the size it has."""
-    return x
-
-
-_UP: dict[Upsampling, Callable[[Tensor], Tensor]] = {
-    "nearest": upsample,
-    "bilinear": upsample_bilinear,
-}
+_Layer = Callable[[int, int, int], nn.Conv2d]
+"""Makes a layer from the channels coming in and going out and the size of its kernel."""
 
 
 class Residual(nn.Module):
@@ -70,7 +43,7 @@ class Residual(nn.Module):
     The shortcut is a 1x1 convolution wherever channels or size change. `enter` is what stands
     before the first convolution on the long way only.
 
-    Shape: (B, C, H, W) -> (B, channels, H', W'), as `up` and `down` make it.
+    Shape: (B, C, H, W) -> (B, channels, H', W'): twice the sides, half of them, or the same.
 
     Raises:
         ValueError: the shape going out has nothing in it.
@@ -84,8 +57,8 @@ class Residual(nn.Module):
         activation: Activation,
         *,
         enter: nn.Module,
-        up: Callable[[Tensor], Tensor] = same,
-        down: Callable[[Tensor], Tensor] = same,
+        resize: _Resize = "same",
+        upsampling: Upsampling = "nearest",
         hidden: Hidden = "out",
         shortcut: Shortcut = "input",
     ) -> None:
@@ -94,25 +67,34 @@ class Residual(nn.Module):
         self.activated = shortcut == "activated"
         wide, height, width = shape
         between = {"out": channels, "in": wide}[hidden]
+        up = partial(UpsampleConv2d, mode=upsampling)
+        # Where the size changes: before the first convolution, after the second, by the shortcut.
+        makes: dict[_Resize, tuple[_Layer, _Layer, _Layer]] = {
+            "same": (_conv, _conv, _conv),
+            "up": (up, _conv, up),
+            "down": (_conv, ConvPool2d, ConvPool2d),
+        }
+        first, second, beside = makes[resize]
         self.enter = conditional(enter)
-        self.conv1 = norm.weight(nn.Conv2d(wide, between, 3, padding=1))
+        self.conv1 = norm.weight(first(wide, between, 3))
         self.middle = Normalise((between, height, width), norm, activation=activation)
-        self.conv2 = norm.weight(nn.Conv2d(between, channels, 3, padding=1))
-        keeps = wide == channels and up is same and down is same
-        self.shortcut = nn.Identity() if keeps else norm.weight(nn.Conv2d(wide, channels, 1))
-        self.up, self.down = up, down
-        if up is not same:
+        self.conv2 = norm.weight(second(between, channels, 3))
+        keeps = wide == channels and resize == "same"
+        self.shortcut = nn.Identity() if keeps else norm.weight(beside(wide, channels, 1))
+        if resize == "up":
             height, width = 2 * height, 2 * width
-        if down is not same:
+        if resize == "down":
             height, width = height // 2, width // 2
         self.out = something((channels, height, width))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         entered = self.enter(x, condition)
-        h = self.conv1(self.up(entered))
-        h = self.conv2(self.middle(h, condition))
-        x = entered if self.activated else x
-        return self.down(h) + self.down(self.shortcut(self.up(x)))
+        h = self.conv2(self.middle(self.conv1(entered), condition))
+        return h + self.shortcut(entered if self.activated else x)
+
+
+def _conv(wide: int, channels: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(wide, channels, kernel, padding=kernel // 2)
 
 
 @block("residual")
@@ -159,7 +141,9 @@ def residual_up(
         upsampling: `nearest` as in the authors' code, or `bilinear` as in mimicry.
     """
     enter = Normalise(shape, norm, activation=activation)
-    return Residual(shape, norm, channels, activation, enter=enter, up=_UP[upsampling])
+    return Residual(
+        shape, norm, channels, activation, enter=enter, resize="up", upsampling=upsampling
+    )
 
 
 @block("residual_down")
@@ -185,7 +169,14 @@ def residual_down(
     """
     enter = Normalise(shape, norm, activation=activation)
     return Residual(
-        shape, norm, channels, activation, enter=enter, down=pool, hidden=hidden, shortcut=shortcut
+        shape,
+        norm,
+        channels,
+        activation,
+        enter=enter,
+        resize="down",
+        hidden=hidden,
+        shortcut=shortcut,
     )
 
 
@@ -199,4 +190,4 @@ def residual_stem(
         channels: feature maps going out.
         activation: between the convolutions.
     """
-    return Residual(shape, norm, channels, activation, enter=nn.Identity(), down=pool)
+    return Residual(shape, norm, channels, activation, enter=nn.Identity(), resize="down")

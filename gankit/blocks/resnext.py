@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from gankit.activations import leaky_relu
 from gankit.blocks.checks import at_least_one
 from gankit.blocks.layers import Plain
-from gankit.blocks.residual import pool, upsample
 from gankit.errors import OptionError
 from gankit.registry import block
 from gankit.slots import Norm, Shape, keep
@@ -37,12 +36,12 @@ def smooth(x: Tensor) -> Tensor:
 
 class _Enlarge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return smooth(upsample(x))
+        return smooth(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class _Shrink(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return pool(smooth(x))
+        return F.avg_pool2d(smooth(x), 2)
 
 
 def _to(channels: int, wide: int, norm: Norm) -> list[nn.Module]:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gankit.cli import build, convert, data, export, parts, recipes, report, sample, train
+from gankit.cli import bench, build, convert, data, export, parts, recipes, report, sample, train
 from gankit.cli.common import tell
 from gankit.errors import GankitError, SetupError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("build")(build.build)
 app.command("train")(train.train)
+app.command("bench")(bench.bench)
 app.command("sample")(sample.sample)
 app.command("export")(export.export)
 app.command("import")(convert.convert)

@@ -33,12 +33,13 @@ def build(
 ) -> None:
     """Check a spec and show the networks it describes; needs no data and trains nothing."""
     checked = load_spec(spec, overrides, plugin)
+    from gankit.paths import resolved as as_resolved
     from gankit.spec import dumps
     from gankit.train import plan as planning
 
     if resolved is not None:
         try:
-            resolved.write_text(dumps(checked.resolved()), encoding="utf-8")
+            resolved.write_text(as_resolved(checked), encoding="utf-8")
         except OSError as error:
             raise SetupError(f"cannot write {resolved}: {error.strerror}") from error
         tell(f"wrote {resolved}")

@@ -17,8 +17,9 @@ from gankit.convert.files import Found, find, read, tensors_of
 from gankit.convert.libraries import LIBRARIES, Library
 from gankit.convert.matching import matched
 from gankit.errors import SetupError, UsageError, choices
+from gankit.paths import resolved
 from gankit.slots import Image
-from gankit.spec import Spec, dumps
+from gankit.spec import Spec
 from gankit.train import checkpoint
 from gankit.train.folder import RunFolder
 from gankit.train.trainer import Trainer
@@ -81,7 +82,7 @@ def convert(
     if "discriminator" in states:
         gan.discriminator.load_state_dict(states["discriminator"])
     try:
-        trainer = Trainer(gan, data, spec.train, spec=dumps(spec.resolved()), tell=tell)
+        trainer = Trainer(gan, data, spec.train, spec=resolved(spec), tell=tell)
     except ValueError as error:
         raise SetupError(str(error)) from error
     trainer.step = step

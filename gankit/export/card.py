@@ -15,7 +15,7 @@ from gankit import __version__
 from gankit.export.live import Live
 from gankit.export.tracing import ROWS, Call
 from gankit.latents import uniform
-from gankit.spec import dumps
+from gankit.paths import resolved
 
 if TYPE_CHECKING:
     from gankit.export.writing import Exported
@@ -52,7 +52,7 @@ tensors = load_file("{name}")
 def card(live: Live, made: Exported, call: Call, sha256: str, size: int, network: nn.Module) -> str:
     """The text, as Markdown."""
     to = made.file.suffix[1:]
-    spec = dumps(live.spec.resolved())
+    spec = resolved(live.spec)
     fence = "`" * (3 if "```" not in spec else 8)
     about = f"{WHAT[live.weights]} of a gankit run at step {live.step:,}"
     parts = [

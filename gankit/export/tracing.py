@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from gankit.build import GAN
 from gankit.errors import Problem, SpecError
+from gankit.ops import plainly
 from gankit.randomness import generator
 from gankit.slots import heads_of
 from gankit.train.sampling import draw, reads_labels
@@ -69,7 +70,7 @@ def traced(network: nn.Module, call: Call) -> ExportedProgram:
     batch = Dim("batch", min=1)
     example = call.rows(4)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), plainly(network), torch.no_grad():
             program = torch.export.export(
                 network, example, dynamic_shapes=tuple({0: batch} for _ in example)
             )

@@ -20,9 +20,9 @@ from gankit.export.folding import fold_batchnorms, fold_weights
 from gankit.export.formats import FORMATS, Facts
 from gankit.export.live import Live
 from gankit.export.tracing import ROWS, Call, call_of, traced
+from gankit.paths import resolved
 from gankit.randomness import seeded
 from gankit.slots import Image, conditional, heads_of
-from gankit.spec import dumps
 
 __all__ = ["LIMIT", "Exported", "difference", "expected", "export"]
 
@@ -87,7 +87,7 @@ def export(
             raise
         tell(f"batch norms stay: {error.problems[0].message}")
     facts = Facts(
-        spec=dumps(live.spec.resolved()),
+        spec=resolved(live.spec),
         weights=live.weights,
         step=live.step,
         inputs=tuple(call.inputs),

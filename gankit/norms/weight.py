@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from gankit.errors import OptionError
-from gankit.ops import TRANSPOSED, Estimate, as_matrix, power_iteration, top_vectors
+from gankit.ops import TRANSPOSED, Estimate, as_matrix, full_precision, power_iteration, top_vectors
 from gankit.registry import norm
 
 __all__ = ["Clip", "SpectralNorm", "clip", "none", "spectral", "weightnorm"]
@@ -54,7 +54,7 @@ class SpectralNorm(Estimate):
     @torch.no_grad()
     def move(self, weight: Tensor, /) -> None:
         """Take the option's number of power iterations."""
-        with _full_precision(weight):
+        with full_precision(weight):
             matrix = self._wide(weight)
             for _ in range(self.iterations):
                 power_iteration(matrix, self.u, self.v, self.eps)
@@ -64,7 +64,7 @@ class SpectralNorm(Estimate):
         """Compute u and v from the weight alone; one that is zero or not finite changes nothing."""
         if weight.is_meta:
             return
-        with _full_precision(weight):
+        with full_precision(weight):
             matrix = self._wide(weight)
             largest = matrix.abs().amax()
             if 0 < largest < math.inf:
@@ -74,7 +74,7 @@ class SpectralNorm(Estimate):
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The estimate u^T W v of the largest singular value; differentiable in the weight."""
-        with _full_precision(weight):
+        with full_precision(weight):
             # Copies, because the next forward overwrites the buffers that this graph would hold.
             return torch.dot(self.u.clone(), self._wide(weight).mv(self.v.clone()))
 
@@ -96,12 +96,6 @@ def _start(length: int) -> Tensor:
     """A direction that is always the same: the global generator is neither read nor moved."""
     fixed = torch.Generator().manual_seed(0)
     return F.normalize(torch.randn(length, generator=fixed, device="cpu"), dim=0)
-
-
-def _full_precision(weight: Tensor) -> torch.autocast:
-    """No autocast: on CUDA it would run the matrix-vector products in half precision."""
-    device = "cpu" if weight.is_meta else weight.device.type
-    return torch.autocast(device, enabled=False)
 
 
 @norm("spectral", on="weight")

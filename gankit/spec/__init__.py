@@ -12,7 +12,7 @@ from gankit.errors import SetupError
 from gankit.registry import load_file
 from gankit.spec.check import check
 from gankit.spec.document import Document, parse, read
-from gankit.spec.model import FORMAT, LISTS, HalfLife, Part, Plugin, Spec, Train, describe
+from gankit.spec.model import FORMAT, LISTS, Fast, HalfLife, Part, Plugin, Spec, Train, describe
 from gankit.spec.problems import in_order, problem_at
 from gankit.spec.source import Source
 from gankit.spec.write import dumps
@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT",
     "LISTS",
     "Document",
+    "Fast",
     "HalfLife",
     "Part",
     "Plugin",

@@ -18,7 +18,7 @@ from gankit.spec.values import UnfitError, leaves, read, record_of, refused, sho
 __all__ = ["check"]
 
 _TOP = {"gankit", "name", "seed", "plugins", "train", *SECTIONS, *LISTS}
-_RECORDED = {"providers"}
+_RECORDED = {"paths", "providers"}
 """Keys that resolved.toml has and people do not write."""
 
 _DEFAULTS = {"latent": "normal", "optimizer": "adam"}
@@ -105,7 +105,8 @@ class _Checker:
         elif type(version) is not int or version != FORMAT:
             place = self.source.value(("gankit",))
             self.report(f"this gankit reads format {FORMAT}, not {shown(version)}", place)
-        for key, kind in (("name", str), ("seed", int), ("providers", dict[str, str])):
+        kinds: dict[str, Any] = {"name": str, "seed": int}
+        for key, kind in (kinds | dict.fromkeys(_RECORDED, dict[str, str])).items():
             if key in data:
                 value = self.plain(Option(key, kind, REQUIRED), data[key], (key,))
                 place = self.source.value((key,))

@@ -16,7 +16,18 @@ from gankit.registry import REQUIRED, Entry, registry
 from gankit.spec.document import Path
 from gankit.spec.source import Source
 
-__all__ = ["FORMAT", "LISTS", "SECTIONS", "HalfLife", "Part", "Plugin", "Spec", "Train", "describe"]
+__all__ = [
+    "FORMAT",
+    "LISTS",
+    "SECTIONS",
+    "Fast",
+    "HalfLife",
+    "Part",
+    "Plugin",
+    "Spec",
+    "Train",
+    "describe",
+]
 
 FORMAT = 1
 """The version of the spec format: the value of the key `gankit`."""
@@ -42,6 +53,10 @@ LISTS: dict[str, str] = {
 
 RESUMABLE = ("steps", "checkpoint", "samples", "log", "keep", "best", "rollbacks")
 """Keys of [train] that may change when a run continues, and so are no part of its identity."""
+
+
+Fast = Literal["folded", "joint"]
+"""The fast paths, by name; `gankit.paths` says which are taken."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,8 @@ class Train:
         top_k: the share of its fakes that G learns from, those D thinks the most of.
         batches: the discriminator sees real and fake `separate`, or `joint` in one pass, which
             is another function where it has batch statistics.
+        fast: compute in the fastest of several exact forms: all, none, or a list of them, which
+            are `folded` convolutions and `joint` passes of D. They differ in rounding alone.
         ema: decay per step of the averaged generator, or a half-life in images; 0 for none.
         checkpoint: save every so many steps, and at the end.
         samples: draw a grid every so many steps, and at the end.
@@ -208,6 +225,7 @@ class Train:
     clip: float = 0.0
     top_k: float = 1.0
     batches: Literal["separate", "joint"] = "separate"
+    fast: bool | tuple[Fast, ...] = True
     ema: float | HalfLife = 0.0
     checkpoint: int = 1000
     samples: int = 1000

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gankit.errors import CheckpointError, SetupError, UsageError
-from gankit.spec import Spec, dumps, load
+from gankit.paths import resolved
+from gankit.spec import Spec, load
 
 __all__ = ["RunFolder", "differences"]
 
@@ -66,7 +67,7 @@ class RunFolder:
             _refuse_other(recorded, spec, self.path)
         self.samples.mkdir(exist_ok=True)
         replace(self.path / "spec.toml", spec.source.document.text)
-        replace(self.resolved, dumps(spec.resolved()))
+        replace(self.resolved, resolved(spec))
         return continues
 
     def spec(self, plugins: tuple[Path, ...] = ()) -> Spec:

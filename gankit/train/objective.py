@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -78,14 +78,31 @@ class Objective:
             return images, _repeated(share.labels, len(images))
 
         def heads(images: Tensor) -> dict[str, Tensor]:
-            judged = heads_of(self.discriminate(*augmented(images)))
-            return {name: _full(head) for name, head in judged.items()}
+            return judged(*augmented(images))
+
+        def judged(images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+            each = heads_of(self.discriminate(images, labels))
+            return {name: _full(head) for name, head in each.items()}
 
         def features(images: Tensor) -> Tensor:
             return _full(features_of(self.gan.discriminator, *augmented(images)))
 
+        real_heads: Heads | None
+        fake_heads: Heads
         with self.precision.networks():
-            real_heads, fake_heads = self._judge(heads, real, shown)
+            if real is None:
+                real_heads, fake_heads = None, heads(shown)
+            elif self.train.batches == "joint":
+                real_heads, fake_heads = _halves(heads(torch.cat([real, shown])))
+            elif self.gan.joint:
+                # The draws of each batch are those that it has alone.
+                both = [augmented(real)[0], augmented(shown)[0]]
+                images = torch.cat(both)
+                real_heads, fake_heads = _halves(
+                    judged(images, _repeated(share.labels, len(images)))
+                )
+            else:
+                real_heads, fake_heads = heads(real), heads(shown)
         return Turn(
             step=step,
             total=self.train.steps,
@@ -104,17 +121,6 @@ class Objective:
             adversarial=self.gan.adversarial,
             random=draws.of(share, f"turn {player}"),
         )
-
-    def _judge(
-        self, heads: Callable[[Tensor], Heads], real: Tensor | None, fake: Tensor
-    ) -> tuple[Heads | None, Heads]:
-        """D's heads on the real batch, if there is one, and on the fake one."""
-        if real is None:
-            return None, heads(fake)
-        if self.train.batches == "separate":
-            return heads(real), heads(fake)
-        both = {name: h.chunk(2) for name, h in heads(torch.cat([real, fake])).items()}
-        return {name: h[0] for name, h in both.items()}, {name: h[1] for name, h in both.items()}
 
     def _adversarial(self, turn: Turn) -> Tensor:
         """The loss of the turn's player, over all heads."""
@@ -171,6 +177,12 @@ class Objective:
             for name, penalty in self.gan.penalties.items()
             if player in penalty.players and taken % penalty.every
         }
+
+
+def _halves(heads: Heads) -> tuple[Heads, Heads]:
+    """The heads of the first and of the second half of the rows."""
+    both = {name: head.chunk(2) for name, head in heads.items()}
+    return {name: h[0] for name, h in both.items()}, {name: h[1] for name, h in both.items()}
 
 
 def _repeated(labels: Tensor | None, rows: int) -> Tensor | None:

@@ -21,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gankit.build import bind, build, differentiated_twice
 from gankit.errors import OptionError, Problem, SpecError
+from gankit.ops import plainly
+from gankit.paths import paths
 from gankit.registry import registry
 from gankit.schedules import turns_of
 from gankit.slots import TakesTurns, conditional, heads_of
@@ -129,6 +131,8 @@ def _choices(spec: Spec) -> Iterator[str]:
                     why = f"{' and '.join(names)} needs second derivatives"
                 form = "explicit" if names else "fused on a GPU"
                 yield f"{inner.name} in the {part.kind} is {form}: {why}"
+    for path in paths(spec):
+        yield f"{path.name} is {'taken' if path.taken else 'not taken'}: {path.why}"
 
 
 def networks(spec: Spec) -> tuple[NetworkPlan, NetworkPlan]:
@@ -222,7 +226,7 @@ def _measured(
             name, shape, _count(stage), macs, _norms(stage, norms), _attention(stage)
         )
 
-    with ExitStack() as hooks, counter, torch.no_grad():
+    with ExitStack() as hooks, plainly(network), counter, torch.no_grad():
         for name, stage in _stages(network):
             hooks.callback(stage.register_forward_pre_hook(start).remove)
             hooks.callback(stage.register_forward_hook(partial(finish, name)).remove)

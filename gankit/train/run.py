@@ -16,9 +16,10 @@ from gankit.datasets import Folder
 from gankit.datasets.resident import resident
 from gankit.errors import Diverged, GankitError, SetupError, SpecError
 from gankit.fit import promised
+from gankit.paths import resolved
 from gankit.registry import hand
 from gankit.slots import Logger
-from gankit.spec import Spec, dumps, problem_at
+from gankit.spec import Spec, problem_at
 from gankit.train import checkpoint
 from gankit.train.batches import check_shares
 from gankit.train.checkpoint import Checkpoint
@@ -91,7 +92,7 @@ def run(
                 spec.train,
                 device,
                 folder=path,
-                spec=dumps(spec.resolved()),
+                spec=resolved(spec),
                 loggers=_loggers(spec, path, stack) if processes.rank == 0 else (),
                 watch=watch,
                 tell=tell,

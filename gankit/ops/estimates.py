@@ -26,6 +26,7 @@ __all__ = [
     "as_matrix",
     "computed",
     "estimates",
+    "full_precision",
     "held",
     "is_running",
     "move",
@@ -173,6 +174,12 @@ def as_matrix(layer: nn.Module) -> Callable[[Tensor], Tensor]:
         return weight.flatten(1)
 
     return matrix
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """No autocast, which would run products of weights in half precision."""
+    device = "cpu" if tensor.is_meta else tensor.device.type
+    return torch.autocast(device, enabled=False)
 
 
 @torch.no_grad()

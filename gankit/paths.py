@@ -1,0 +1,76 @@
+"""Which of several exact forms a GAN computes in: decided from the spec alone, before it is built.
+
+A fast path gives what its plain twin gives, but for rounding. Which of them run is part of what a
+run is, so that it continues to the bit: `fast` in [train] turns them off, all or some, and
+`resolved.toml` has on record which ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+from gankit.spec import Fast, Part, Spec, dumps
+
+__all__ = ["Path", "paths", "resolved"]
+
+MIXES = {"batch_statistics", "separate_batches"}
+"""What parts declare that look at more than one row of a batch."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One fast path: whether it is taken, and why or why not, in words."""
+
+    name: str
+    taken: bool
+    why: str
+
+
+def paths(spec: Spec) -> tuple[Path, ...]:
+    """Every fast path there is, for a spec."""
+    return tuple(_paths(spec))
+
+
+def resolved(spec: Spec) -> str:
+    """The text of `resolved.toml`: the spec with every default, and on record which paths ran."""
+    record = {path.name: "taken" if path.taken else path.why for path in paths(spec)}
+    return dumps(spec.resolved() | {"paths": record})
+
+
+def _paths(spec: Spec) -> Iterator[Path]:
+    fast = spec.train.fast
+    wanted = get_args(Fast) if fast is True else fast or ()
+    off = {"folded": _not_folded, "joint": _not_joint}
+    on = {
+        "folded": "convolutions next to a change of size are one with it",
+        "joint": "D judges real and fake images in one pass: no part of it mixes rows",
+    }
+    for name in get_args(Fast):
+        reason = off[name](spec) if name in wanted else "train.fast leaves it out"
+        yield Path(name, not reason, reason or on[name])
+
+
+def _not_folded(spec: Spec) -> str:
+    """Nothing: where there is no such convolution, there is nothing to fold."""
+    return ""
+
+
+def _not_joint(spec: Spec) -> str:
+    """Why D cannot, or need not, judge real and fake images in one pass."""
+    if spec.train.batches == "joint":
+        return 'train.batches = "joint" is one pass as it is'
+    for part in spec.discriminator.inner():
+        if mixes := _mixes(part):
+            return mixes
+    return ""
+
+
+def _mixes(part: Part) -> str:
+    if part.entry.needs & MIXES:
+        return f"{part.name} mixes the rows of a batch"
+    if part.entry.provider.name != "gankit":
+        return f"{part.name} is not gankit's, and may mix the rows of a batch"
+    # What is drawn for a batch of twice as many rows is not what is drawn for two.
+    return f"{part.name} draws at random" if part.name == "dropout" else ""
