@@ -20,6 +20,7 @@ from gankit.bench.clock import REST
 from gankit.bench.noise import LENGTH, Noise
 from gankit.bench.rounds import round_of
 from gankit.build import build
+from gankit.cli.bench import _speed
 from gankit.errors import SetupError
 from gankit.slots import Image
 from gankit.spec import loads
@@ -256,6 +257,12 @@ def test_one_round_is_told_without_quartiles(spec: Path) -> None:
         "noise in the place of the data: nowhere: no such folder; reading data is left out"
         in ran.out
     )
+
+
+def test_slow_speeds_are_told_with_a_digit_more() -> None:
+    assert [_speed(speed) for speed in (0.72, 14.04, 99.94, 616.2, 10_880.1)] == [
+        *("0.7", "14.0", "99.9", "616", "10,880"),
+    ]
 
 
 def test_what_cannot_be_measured_is_refused(spec: Path) -> None:

@@ -34,6 +34,7 @@ import typer
 from gankit import cli
 from gankit.build import build
 from gankit.errors import SpecError
+from gankit.recipes import find
 from gankit.recipes import names as recipes
 from gankit.registry import KINDS, registry
 from gankit.registry.options import options_of
@@ -243,8 +244,15 @@ def overrides_in(words: list[str]) -> list[str]:
     return [after for word, after in pairwise(words) if word == "--set"]
 
 
+def spec_of(words: list[str]) -> str:
+    """The spec that a command overrides."""
+    return words[words.index("--spec") + 1] if "--spec" in words else words[2]
+
+
 OVERRIDDEN = [
-    pytest.param(block.document, words[2], overrides_in(words), id=f"{block}-{' '.join(words)}")
+    pytest.param(
+        block.document, spec_of(words), overrides_in(words), id=f"{block}-{' '.join(words)}"
+    )
     for block in of("sh")
     for line in lines_of(block)
     for words in commands_of(line)
@@ -259,7 +267,7 @@ OVERRIDDEN = [
 @pytest.mark.parametrize(("document", "file", "overrides"), OVERRIDDEN)
 def test_overrides_build(document: Path, file: str, overrides: list[str], folder: Path) -> None:
     write_files(document, folder)
-    build(load(Path(file), overrides), "meta")
+    build(load(find(file), overrides), "meta")
 
 
 # --- outputs

@@ -636,7 +636,7 @@ CHANGED = [
     *("schedule.n_critic={}", "penalty.r1=none", "penalty.r1.weight=1", "penalty.r1.every=2"),
     *("penalty.wgan_gp={}", "augment.flip={}", "train.batch=32", "train.precision=bf16"),
     *("train.batches=joint", "train.ema=0.9", "train.ema={ half_life = 10 }"),
-    *("train.accumulate=2", "train.clip=1", "train.top_k=0.5"),
+    *("train.accumulate=2", "train.clip=1", "train.top_k=0.5", "train.fast=false"),
     *("discriminator_optimizer=adam", "discriminator_optimizer=rmsprop"),
 ]
 

@@ -66,8 +66,8 @@ def _print(profile: Profile) -> None:
             soft_wrap=True,
         )
     console.print(_table(profile))
-    spread = f"  ({speed.low:,.0f} to {speed.high:,.0f})" if profile.rounds > 1 else ""
-    console.print(f"{speed.median:,.0f} images/s{spread}")
+    spread = f"  ({_speed(speed.low)} to {_speed(speed.high)})" if profile.rounds > 1 else ""
+    console.print(f"{_speed(speed.median)} images/s{spread}")
     console.print(
         f"peak memory of a training step: {_size(profile.memory)} of {_size(profile.capacity)}"
     )
@@ -109,6 +109,10 @@ def _ms(seconds: float) -> str:
 
 def _spread(profile: Profile, span: Span) -> str:
     return f"{_ms(span.low)} to {_ms(span.high)}" if profile.rounds > 1 else ""
+
+
+def _speed(images: float) -> str:
+    return f"{images:,.0f}" if images >= 100 else f"{images:.1f}"
 
 
 def _size(count: int) -> str:

@@ -1,0 +1,267 @@
+"""Fast paths: each gives what its plain twin gives, is taken where it may be, can be turned off."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gankit import ops
+from gankit.blocks import ConvPool2d, UpsampleConv2d
+from gankit.build import build
+from gankit.norms import spectral
+from gankit.ops import conv_pool, folded_kernel, plainly, resampled, upsample_conv
+from gankit.paths import paths, resolved
+from gankit.spec import Spec, loads
+from gankit.train.engine import Engine
+from gankit.train.plan import plan
+
+# --- folded convolutions: as written, in double precision, to the second derivative
+
+Form = Callable[..., Tensor]
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=random, dtype=torch.float64)
+
+
+def check_form(
+    form: Form, seed: int, rows: int, wide: int, channels: int, size: tuple[int, int], kernel: int,
+    bias: bool,
+) -> None:  # fmt: skip
+    given = [drawn(seed, rows, wide, *size), drawn(seed + 1, channels, wide, kernel, kernel)]
+    given += [drawn(seed + 2, channels)] * bias
+
+    def through(fast: bool) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in given]
+        y = form(leaves[0], leaves[1], leaves[2] if bias else None, fast=fast)
+        first = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=True)
+        squares = torch.stack([slope.square().sum() for slope in first]).sum()
+        return [y, *first, *torch.autograd.grad(squares, leaves)]
+
+    for one, other in zip(through(True), through(False), strict=True):
+        scale = other.abs().amax().clamp_min(1e-300)
+        assert ((one - other).abs().amax() / scale).item() < 1e-10
+
+
+SIDES = st.tuples(st.integers(2, 7), st.integers(2, 7))
+
+
+@pytest.mark.parametrize("form", [upsample_conv, conv_pool])
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 99), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), SIDES,
+    st.sampled_from([1, 3, 5]), st.booleans(),
+)  # fmt: skip
+def test_a_folded_form_is_the_plain_one(form: Form, *drawn_values: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampled, "LEAST", 0)
+        check_form(form, *drawn_values)
+
+
+def test_bilinear_upsampling_commutes_with_1x1_and_is_not_folded_otherwise() -> None:
+    for kernel in (1, 3):
+        form = lambda x, w, b, fast: upsample_conv(x, w, b, "bilinear", fast=fast)  # noqa: E731
+        check_form(form, 3, 2, 3, 4, (3, 5), kernel, True)
+
+
+def test_twins_another_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampled, "LEAST", 0)
+    right = resampled.folded_kernel
+    for wrong in (
+        lambda w: right(w).flip(2),
+        lambda w: F.pad(w, (0, 1, 0, 1)),
+        lambda w: right(w).transpose(2, 3),
+    ):
+        monkeypatch.setattr(resampled, "folded_kernel", wrong)
+        for form in (upsample_conv, conv_pool):
+            with pytest.raises(AssertionError):
+                check_form(form, 3, 2, 3, 2, (4, 4), 3, True)
+
+
+def test_the_kernel_is_the_sum_over_its_shifts() -> None:
+    weight = drawn(1, 2, 3, 3, 3)
+    shifted = [F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1)]
+    torch.testing.assert_close(folded_kernel(weight), torch.stack(shifted).sum(0))
+
+
+def test_few_positions_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    right = resampled.folded_kernel
+    monkeypatch.setattr(resampled, "folded_kernel", lambda w: counted.append(1) or right(w))
+    weight = drawn(0, 2, 3, 3, 3)
+    for rows, folds in ((15, 0), (16, 1)):
+        counted.clear()
+        upsample_conv(drawn(1, rows, 3, 4, 4), weight, None)
+        conv_pool(drawn(1, rows, 3, 8, 8), weight, None)
+        assert len(counted) == 2 * folds
+
+
+@pytest.mark.parametrize("layer", [UpsampleConv2d(3, 4, 3), ConvPool2d(3, 4, 3)])
+def test_spectral_norm_is_that_of_the_kernel_as_it_is(layer: nn.Conv2d) -> None:
+    layer = layer.double()
+    raw = layer.weight.detach().clone()
+    normed: Any = spectral(layer)
+    ops.settle(normed)
+    sigma = torch.linalg.matrix_norm(raw.flatten(1), 2)
+    x = drawn(2, 8, 3, 16, 16)
+    with ops.held(normed):
+        torch.testing.assert_close(normed.weight, raw / sigma, rtol=1e-6, atol=1e-9)
+        fast = normed(x)
+        with plainly(normed):
+            torch.testing.assert_close(normed(x), fast)
+
+
+# --- which are taken
+
+SPEC = """
+gankit = 1
+loss = "hinge"
+data = { use = "shapes", size = 32, length = 256 }
+train = { steps = 4, batch = 16 }
+[generator]
+use = "resnet"
+latent = 8
+width = 8
+norm = ["spectral", "batchnorm"]
+[discriminator]
+use = "resnet"
+width = 8
+norm = "spectral"
+"""
+
+
+def spec_of(*overrides: str) -> Spec:
+    return loads(SPEC, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ((), ""),
+        (("train.batches=joint",), 'train.batches = "joint" is one pass as it is'),
+        (("discriminator.norm=batchnorm",), "batchnorm mixes the rows of a batch"),
+        (
+            ("discriminator.before_head=['minibatch_std']",),
+            "minibatch_std mixes the rows of a batch",
+        ),
+        (("discriminator={ use = 'pacgan' }",), "pacgan mixes the rows of a batch"),
+        (("discriminator.before_head=['dropout']",), "dropout draws at random"),
+        (("train.fast=false",), "train.fast leaves it out"),
+        (("train.fast=['folded']",), "train.fast leaves it out"),
+        (("train.fast=['joint']",), ""),
+    ],
+)
+def test_one_pass_is_taken_where_no_part_of_d_mixes_rows(
+    overrides: tuple[str, ...], why: str
+) -> None:
+    spec = spec_of(*overrides)
+    joint = next(path for path in paths(spec) if path.name == "joint")
+    assert joint.taken == (not why)
+    assert joint.why == why or not why
+    gan, _ = build(spec, "meta")
+    assert gan.joint == joint.taken
+    assert any(line.startswith(f"joint is {'' if joint.taken else 'not '}taken: ")
+               for line in plan(spec).choices)  # fmt: skip
+    assert tomllib.loads(resolved(spec))["paths"]["joint"] == (why or "taken")
+
+
+def test_a_foreign_part_of_d_is_judged_apart() -> None:
+    import gankit
+
+    @gankit.activation("of_somebody_else")
+    def of_somebody_else() -> nn.Module:
+        """Somebody's."""
+        return nn.ReLU()
+
+    joint = paths(spec_of("discriminator.activation=of_somebody_else"))[-1]
+    assert (joint.taken, joint.why) == (
+        False, "of_somebody_else is not gankit's, and may mix the rows of a batch"
+    )  # fmt: skip
+
+
+def test_layers_are_folded_unless_the_spec_says_no() -> None:
+    for overrides, folds in (((), True), (("train.fast=false",), False)):
+        gan, _ = build(spec_of(*overrides), "meta")
+        flags = [
+            module.fast
+            for network in (gan.generator, gan.discriminator)
+            for module in network.modules()
+            if isinstance(module, UpsampleConv2d | ConvPool2d)
+        ]
+        # Of three blocks each, a 3x3 convolution and a shortcut.
+        assert flags == [folds] * 12
+
+
+def test_a_resolved_spec_is_read_again_and_is_the_same_run() -> None:
+    for overrides in ((), ("train.fast=['folded']",), ("train.fast=false",)):
+        spec = spec_of(*overrides)
+        assert loads(resolved(spec)).hash == spec.hash
+    assert spec_of("train.fast=false").hash != spec_of().hash
+
+
+# --- a whole step is the plain one
+
+
+def stepped(spec: Spec, steps: int = 2, break_it: bool = False) -> tuple[Any, list[dict[str, Any]]]:
+    gan, data = build(spec)
+    if break_it:
+        gan.joint = True
+    for network in (gan.generator, gan.discriminator):
+        network.double()
+    engine = Engine(gan, data, spec.train, torch.device("cpu"))
+    return gan, [engine.step(step) for step in range(steps)]
+
+
+CONDITIONAL = (
+    "generator.norm=['spectral', 'conditional_batchnorm']", "generator.condition=label",
+    "generator.last_norm=batchnorm", "discriminator.head=projection",
+    "discriminator.condition=label",
+)  # fmt: skip
+STEPS: dict[str, tuple[str, ...]] = {
+    "plain SAGAN parts": (),
+    "labels": CONDITIONAL,
+    "augments": ("augment.color={}", "augment.translation={}"),
+    "r1": ("penalty.r1.weight=1", "loss=nonsaturating"),
+    "shares": ("train.accumulate=2", "augment.flip={}"),
+    "both at once": ("schedule.simultaneous={}",),
+    "relativistic": ("loss=relativistic",),
+    "rotations": ("discriminator.head=rotation", "penalty.rotation={}"),
+}
+
+
+def check_step(*overrides: str, **how: Any) -> None:
+    """In double precision, so that nothing but another function can be apart."""
+    fast, told = stepped(spec_of(*overrides), **how)
+    plain, by_hand = stepped(spec_of(*overrides, "train.fast=false"))
+    for one, other in zip(told, by_hand, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            torch.testing.assert_close(value, other[key], rtol=1e-6, atol=1e-9, msg=key)
+    for name in ("generator", "discriminator"):
+        states = [getattr(gan, name).state_dict() for gan in (fast, plain)]
+        for key in states[0]:
+            torch.testing.assert_close(states[0][key], states[1][key], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_is_the_same_without_fast_paths(name: str) -> None:
+    check_step(*STEPS[name])
+
+
+def test_twin_one_pass_of_a_d_that_mixes_rows_is_another_function() -> None:
+    with pytest.raises(AssertionError):
+        check_step("discriminator.norm=batchnorm", break_it=True)
+
+
+@pytest.mark.parametrize("name", ["folded", "joint"])
+def test_every_path_alone_gives_the_same(name: str) -> None:
+    check_step(f"train.fast=['{name}']")
