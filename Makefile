@@ -38,6 +38,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks  # by itself, as both it and examples/ have a by_hand.py
 
 check: lint test slow
 
