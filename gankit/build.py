@@ -16,13 +16,13 @@ from gankit.latents import normal
 from gankit.networks import initialize
 from gankit.ops import settle
 from gankit.optimizers import adam
-from gankit.paths import paths
+from gankit.paths import differentiated_twice, paths
 from gankit.randomness import generator, seeded
 from gankit.registry import Option, registry
 from gankit.slots import Augment, Dataset, Image, Latent, Loss, Norm, Penalty
 from gankit.spec import Part, Spec, in_order, problem_at
 
-__all__ = ["GAN", "bind", "build", "differentiated_twice", "make_network"]
+__all__ = ["GAN", "bind", "build", "make_network"]
 
 
 @dataclass(kw_only=True)
@@ -167,19 +167,9 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         for module in network.modules():
             if hasattr(module, "second_order"):
                 setattr(module, "second_order", twice)  # noqa: B010
-            if hasattr(module, "fast"):
-                setattr(module, "fast", "folded" in taken)  # noqa: B010
+            if hasattr(module, "fast_path"):
+                setattr(module, "fast", module.fast_path in taken)  # noqa: B010
     return gan, made["data"]
-
-
-def differentiated_twice(spec: Spec, discriminator: bool) -> list[str]:
-    """The penalties that take the gradient of a network's gradient; D's, in whoever's turn."""
-    return [
-        part.called
-        for part in spec.penalty
-        if "second_order" in part.entry.needs
-        and (discriminator or "G" in getattr(part.entry.target, "players", "DG"))
-    ]
 
 
 def _made(part: Part) -> Any:

@@ -13,7 +13,7 @@ from typing import get_args
 
 from gankit.spec import Fast, Part, Spec, dumps
 
-__all__ = ["Path", "paths", "resolved"]
+__all__ = ["Path", "differentiated_twice", "paths", "resolved"]
 
 MIXES = {"batch_statistics", "separate_batches"}
 """What parts declare that look at more than one row of a batch."""
@@ -39,22 +39,56 @@ def resolved(spec: Spec) -> str:
     return dumps(spec.resolved() | {"paths": record})
 
 
+def differentiated_twice(spec: Spec, discriminator: bool) -> list[str]:
+    """The penalties that take the gradient of a network's gradient; D's, in whoever's turn."""
+    return [
+        part.called
+        for part in spec.penalty
+        if "second_order" in part.entry.needs
+        and (discriminator or "G" in getattr(part.entry.target, "players", "DG"))
+    ]
+
+
 def _paths(spec: Spec) -> Iterator[Path]:
     fast = spec.train.fast
     wanted = get_args(Fast) if fast is True else fast or ()
-    off = {"folded": _not_folded, "joint": _not_joint}
+    off = {"folded": lambda spec: "", "joint": _not_joint, "attention": _not_fused}
     on = {
         "folded": "convolutions next to a change of size are one with it",
         "joint": "D judges real and fake images in one pass: no part of it mixes rows",
+        "attention": f"scores and softmax are one kernel, where that is faster{_but_for(spec)}",
     }
     for name in get_args(Fast):
         reason = off[name](spec) if name in wanted else "train.fast leaves it out"
         yield Path(name, not reason, reason or on[name])
 
 
-def _not_folded(spec: Spec) -> str:
-    """Nothing: where there is no such convolution, there is nothing to fold."""
-    return ""
+def _but_for(spec: Spec) -> str:
+    """In which network attention is written out all the same."""
+    names = differentiated_twice(spec, discriminator=True)
+    if not names or not _attends(spec.discriminator):
+        return ""
+    return f"; not in the discriminator, of which {_listed(names)} second derivatives"
+
+
+def _listed(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'takes' if len(names) == 1 else 'take'}"
+
+
+def _not_fused(spec: Spec) -> str:
+    """Why self-attention is written out; torch's kernels have no second derivative."""
+    attending = [network for network in (spec.generator, spec.discriminator) if _attends(network)]
+    if not attending:
+        return "neither network has self-attention"
+    if any(not differentiated_twice(spec, part is spec.discriminator) for part in attending):
+        return ""
+    return f"{_listed(differentiated_twice(spec, discriminator=True))} second derivatives"
+
+
+def _attends(network: Part) -> bool:
+    return any(
+        getattr(part.entry.target, "fast_path", "") == "attention" for part in network.inner()
+    )
 
 
 def _not_joint(spec: Spec) -> str:

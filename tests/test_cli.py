@@ -238,14 +238,16 @@ def test_recipes_are_listed_with_what_they_are() -> None:
 
 
 def test_a_recipe_is_copied_with_its_comments() -> None:
-    ran = run("copy", "ring")
-    assert (ran.code, ran.out, ran.err) == (0, "ring.toml\n", "next: gankit build ring.toml\n")
-    assert Path("ring.toml").read_bytes() == recipes.recipe("ring").read_bytes()
-    Path("a folder").mkdir()
-    assert run("copy", "sagan-celeba-128", "a folder").out == "a folder/sagan_celeba_128.toml\n"
-    ran = run("copy", "sagan_celeba_128", "a folder/mine.toml")
-    assert ran.err == "next: gankit build 'a folder/mine.toml'\n"
-    copied = Path("a folder/mine.toml").read_text(encoding="utf-8")
+    ran = run("copy", "grid")
+    assert (ran.code, ran.out, ran.err) == (0, "grid.toml\n", "next: gankit build grid.toml\n")
+    assert Path("grid.toml").read_bytes() == recipes.recipe("grid").read_bytes()
+    Path("copied here").mkdir()
+    assert (
+        run("copy", "sagan-celeba-128", "copied here").out == "copied here/sagan_celeba_128.toml\n"
+    )
+    ran = run("copy", "sagan_celeba_128", "copied here/mine.toml")
+    assert ran.err == "next: gankit build 'copied here/mine.toml'\n"
+    copied = Path("copied here/mine.toml").read_text(encoding="utf-8")
     assert copied == recipes.find("sagan_celeba_128").read_text(encoding="utf-8")
     assert "# text: 0.02" in copied
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gankit import ops
+from gankit.attentions.self_attention import SelfAttention2d, explicit, padded
 from gankit.blocks import ConvPool2d, UpsampleConv2d
 from gankit.build import build
 from gankit.norms import spectral
@@ -22,6 +24,14 @@ from gankit.paths import paths, resolved
 from gankit.spec import Spec, loads
 from gankit.train.engine import Engine
 from gankit.train.plan import plan
+
+ATTENDING = (
+    "generator.attention={ use = 'self_attention', reduction = 4 }",
+    "generator.attention_at=[16]",
+    "discriminator.attention=self_attention",
+    "discriminator.attention_at=[16]",
+)
+
 
 # --- folded convolutions: as written, in double precision, to the second derivative
 
@@ -58,13 +68,18 @@ SIDES = st.tuples(st.integers(2, 7), st.integers(2, 7))
 @pytest.mark.parametrize("form", [upsample_conv, conv_pool])
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(0, 99), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), SIDES,
-    st.sampled_from([1, 3, 5]), st.booleans(),
-)  # fmt: skip
-def test_a_folded_form_is_the_plain_one(form: Form, *drawn_values: Any) -> None:
+    seed=st.integers(0, 99),
+    rows=st.integers(1, 3),
+    wide=st.integers(1, 4),
+    channels=st.integers(1, 4),
+    size=SIDES,
+    kernel=st.sampled_from([1, 3, 5]),
+    bias=st.booleans(),
+)
+def test_a_folded_form_is_the_plain_one(form: Form, **given: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampled, "LEAST", 0)
-        check_form(form, *drawn_values)
+        check_form(form, **given)
 
 
 def test_bilinear_upsampling_commutes_with_1x1_and_is_not_folded_otherwise() -> None:
@@ -118,6 +133,100 @@ def test_spectral_norm_is_that_of_the_kernel_as_it_is(layer: nn.Conv2d) -> None:
         fast = normed(x)
         with plainly(normed):
             torch.testing.assert_close(normed(x), fast)
+
+
+# --- attention as one kernel
+
+
+def attention_of(
+    form: Form, seed: int, rows: int, places: tuple[int, int], wide: int, values: int
+) -> list[Tensor]:
+    given = [drawn(seed, rows, places[0], wide), drawn(seed + 1, rows, places[1], wide)]
+    leaves = [t.requires_grad_() for t in (*given, drawn(seed + 2, rows, places[1], values))]
+    y = form(*leaves)
+    return [y, *torch.autograd.grad(y.pow(3).sum(), leaves)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 99), st.integers(1, 3), st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.integers(1, 5), st.integers(1, 5),
+)  # fmt: skip
+def test_padded_attention_is_the_one_that_is_written_out(
+    seed: int, rows: int, places: tuple[int, int], wide: int, values: int
+) -> None:
+    forms = [attention_of(form, seed, rows, places, wide, values) for form in (padded, explicit)]
+    for one, other in zip(*forms, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_twin_padding_with_anything_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    pad = F.pad
+    monkeypatch.setattr(F, "pad", lambda t, sides: pad(t, sides, mode="replicate"))
+    one = attention_of(padded, 1, 2, (3, 4), 2, 5)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(one, attention_of(explicit, 1, 2, (3, 4), 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("side", "second_order", "fast", "form"),
+    [
+        (32, False, True, "padded"),
+        (16, False, True, "explicit"),
+        (32, True, True, "explicit"),
+        (32, False, False, "explicit"),
+    ],
+)
+def test_attention_is_padded_on_a_cpu_where_that_is_faster(
+    side: int, second_order: bool, fast: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("gankit.attentions.self_attention")
+    taken: list[str] = []
+    for name in ("padded", "explicit"):
+        monkeypatch.setattr(
+            module, name, lambda q, k, v, n=name: taken.append(n) or explicit(q, k, v)
+        )
+    attention = SelfAttention2d(8)
+    attention.second_order, attention.fast = second_order, fast
+    attention(torch.randn(1, 8, side, side))
+    assert taken == [form]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ((), "neither network has self-attention"),
+        ((*ATTENDING, "penalty.r1={}"), ""),
+        (
+            (*ATTENDING[2:], "penalty.r1={}"),
+            "r1 takes second derivatives",
+        ),
+        ((*ATTENDING, "train.fast=['joint']"), "train.fast leaves it out"),
+    ],
+)
+def test_attention_is_one_kernel_where_nothing_takes_second_derivatives(
+    overrides: tuple[str, ...], why: str
+) -> None:
+    spec = spec_of(*overrides)
+    path = next(path for path in paths(spec) if path.name == "attention")
+    assert (path.taken, path.why) == (not why, why or path.why)
+    assert ("not in the discriminator" in path.why) == ("penalty.r1={}" in overrides and not why)
+    gan, _ = build(spec, "meta")
+    flags = {
+        (network is gan.discriminator, module.fast and not module.second_order)
+        for network in (gan.generator, gan.discriminator)
+        for module in network.modules()
+        if isinstance(module, SelfAttention2d)
+    }
+    assert (
+        flags
+        == {
+            (): set(),
+            (*ATTENDING, "penalty.r1={}"): {(False, True), (True, False)},
+            (*ATTENDING[2:], "penalty.r1={}"): {(True, False)},
+            (*ATTENDING, "train.fast=['joint']"): {(False, False), (True, False)},
+        }[overrides]
+    )
 
 
 # --- which are taken
@@ -182,7 +291,7 @@ def test_a_foreign_part_of_d_is_judged_apart() -> None:
         """Somebody's."""
         return nn.ReLU()
 
-    joint = paths(spec_of("discriminator.activation=of_somebody_else"))[-1]
+    joint = paths(spec_of("discriminator.activation=of_somebody_else"))[1]
     assert (joint.taken, joint.why) == (
         False, "of_somebody_else is not gankit's, and may mix the rows of a batch"
     )  # fmt: skip
@@ -234,6 +343,13 @@ STEPS: dict[str, tuple[str, ...]] = {
     "shares": ("train.accumulate=2", "augment.flip={}"),
     "both at once": ("schedule.simultaneous={}",),
     "relativistic": ("loss=relativistic",),
+    "attention": (
+        "data.size=64",
+        "generator.attention=self_attention",
+        "generator.attention_at=[32]",
+        "discriminator.attention=self_attention",
+        "discriminator.attention_at=[32]",
+    ),
     "rotations": ("discriminator.head=rotation", "penalty.rotation={}"),
 }
 
@@ -262,6 +378,6 @@ def test_twin_one_pass_of_a_d_that_mixes_rows_is_another_function() -> None:
         check_step("discriminator.norm=batchnorm", break_it=True)
 
 
-@pytest.mark.parametrize("name", ["folded", "joint"])
+@pytest.mark.parametrize("name", ["folded", "joint", "attention"])
 def test_every_path_alone_gives_the_same(name: str) -> None:
     check_step(f"train.fast=['{name}']")

@@ -186,6 +186,11 @@ COVER = cover(*COLUMNS)
 
 SHAPES = "data={use='shapes', size=8, length=64}"
 
+INFOMAX = (
+    'discriminator={ use = "stack", initializer = "orthogonal", stages = ['
+    '{ use = "residual_stem", channels = 4 }, { use = "infomax", features = 4 }] }'
+)
+
 ACTS: dict[str, tuple[str, ...]] = {
     "schedule.exponential": ("{rate=0.7, every=2}",),
     "schedule.n_critic": ("{n=2}",),
@@ -195,6 +200,8 @@ ACTS: dict[str, tuple[str, ...]] = {
     # Labels and the places that augments need are those of images.
     "penalty.auxiliary_classifier": ("{every=2}", SHAPES, "discriminator.head=auxiliary"),
     "penalty.consistency": ("{every=2}", SHAPES),
+    "penalty.infomax": ("{every=2}", SHAPES, INFOMAX),
+    "penalty.rotation": ("{every=2}", SHAPES, "discriminator.head=rotation"),
     "penalty.r1": ("{every=2}",),
     "penalty.wgan_gp": ("{every=2}",),
     "optimizer.sgd": ("{momentum=0.9}",),

@@ -490,11 +490,11 @@ def test_a_signal_between_steps_is_saved_at_the_next(
 ) -> None:
     """It comes while a grid is being drawn, when the step at hand was about to go unsaved."""
 
-    def interrupted(self: Trainer, *args: object) -> torch.Tensor:
+    def interrupted(*args: object) -> Picture.Image:
         os.kill(os.getpid(), signal.SIGTERM)
-        return torch.zeros(4, 2)
+        return Picture.new("L", (8, 8))
 
-    monkeypatch.setattr(Trainer, "samples", interrupted)
+    monkeypatch.setattr("gankit.train.trainer.sample_grid", interrupted)
     spec = spec_of(tmp_path, POINTS, "train.samples=3", "train.checkpoint=100")
     outcome = run(spec, tmp_path / "run")
     assert (outcome.finished, outcome.step, outcome.signal) == (False, 3, signal.SIGTERM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from gankit.errors import OptionError
 from gankit.registry import attention
 from gankit.slots import Norm
 
-__all__ = ["SelfAttention2d", "explicit", "fused"]
+__all__ = ["SelfAttention2d", "explicit", "fused", "padded"]
 
 
 @attention("self_attention")
@@ -34,6 +36,9 @@ class SelfAttention2d(nn.Module):
     Raises:
         OptionError: fewer channels than a reduction divides into at least one; a pool below 1.
     """
+
+    fast_path = "attention"
+    fast = True
 
     second_order = True
     """Whether the gradient of a gradient may be asked for; torch's fused kernels have none.
@@ -72,10 +77,20 @@ class SelfAttention2d(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)  # (B, HW, C / reduction)
         key = self.pool(self.key(x)).flatten(2).transpose(1, 2)
         value = self.pool(self.value(x)).flatten(2).transpose(1, 2)
-        # On the CPU torch has no fused kernel for queries narrower than values.
-        attend = fused if x.is_cuda and not self.second_order else explicit
-        attended = attend(query, key, value).transpose(1, 2).unflatten(2, x.shape[2:])
+        attended = self._form(query, key)(query, key, value)
+        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(attended)
+
+    def _form(self, query: Tensor, key: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        if self.second_order or not self.fast:
+            return explicit
+        if query.is_cuda:
+            return fused
+        return padded if query.shape[1] * key.shape[1] >= LEAST else explicit
+
+
+LEAST = 2**20
+"""Of so many pairs of positions torch's CPU kernel is the faster one; docs/benchmarks.md."""
 
 
 def explicit(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -92,3 +107,13 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same by torch's fused kernels, which keep no matrix of queries x keys."""
     query, key, value = query[:, None], key[:, None], value[:, None]
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
+
+
+def padded(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`fused` with zeros for the channels that queries and keys, or values, have fewer of.
+
+    They change no product, and torch's CPU kernel is for all of one width.
+    """
+    wide = max(query.shape[2], value.shape[2])
+    query, key, widened = (F.pad(t, (0, wide - t.shape[2])) for t in (query, key, value))
+    return fused(query, key, widened)[:, :, : value.shape[2]]

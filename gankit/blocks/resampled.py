@@ -23,6 +23,7 @@ class UpsampleConv2d(nn.Conv2d):
     Shape: (B, C, H, W) -> (B, channels, 2H, 2W).
     """
 
+    fast_path = "folded"
     fast = True
 
     def __init__(self, wide: int, channels: int, kernel: int, mode: Upsampling = "nearest") -> None:
@@ -39,6 +40,7 @@ class ConvPool2d(nn.Conv2d):
     Shape: (B, C, H, W) -> (B, channels, H // 2, W // 2).
     """
 
+    fast_path = "folded"
     fast = True
 
     def __init__(self, wide: int, channels: int, kernel: int) -> None:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from gankit.build import bind, build, differentiated_twice
+from gankit.build import bind, build
 from gankit.errors import OptionError, Problem, SpecError
 from gankit.ops import plainly
 from gankit.paths import paths
@@ -121,16 +121,7 @@ def plan(spec: Spec) -> Plan:
 
 
 def _choices(spec: Spec) -> Iterator[str]:
-    """What the build chooses where a part has more than one form."""
-    for part in (spec.generator, spec.discriminator):
-        names = differentiated_twice(spec, part is spec.discriminator)
-        for inner in part.inner():
-            if hasattr(inner.entry.target, "second_order"):
-                why = "nothing takes second derivatives"
-                if names:
-                    why = f"{' and '.join(names)} needs second derivatives"
-                form = "explicit" if names else "fused on a GPU"
-                yield f"{inner.name} in the {part.kind} is {form}: {why}"
+    """Which of several forms the GAN computes in, and why."""
     for path in paths(spec):
         yield f"{path.name} is {'taken' if path.taken else 'not taken'}: {path.why}"
 
