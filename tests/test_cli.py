@@ -237,7 +237,10 @@ def test_recipes_are_listed_with_what_they_are() -> None:
         assert recipes.find(name).read_text(encoding="utf-8").startswith(f"# {summary}\n")
 
 
-def test_a_recipe_is_copied_with_its_comments() -> None:
+def test_a_recipe_is_copied_with_its_comments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     ran = run("copy", "grid")
     assert (ran.code, ran.out, ran.err) == (0, "grid.toml\n", "next: gankit build grid.toml\n")
     assert Path("grid.toml").read_bytes() == recipes.recipe("grid").read_bytes()
@@ -252,7 +255,10 @@ def test_a_recipe_is_copied_with_its_comments() -> None:
     assert "# text: 0.02" in copied
 
 
-def test_copy_overwrites_nothing_and_says_what_is_wrong() -> None:
+def test_copy_overwrites_nothing_and_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("ring.toml").write_text("mine")
     ran = run("copy", "ring")
     assert (ran.code, ran.out) == (2, "")
