@@ -508,6 +508,19 @@ def test_an_override_is_told(tmp_path: Path) -> None:
     assert "loss_D" not in check(report(tmp_path / "run")).text[""]
 
 
+def test_fast_paths_are_told_with_why_they_are_not_taken(tmp_path: Path) -> None:
+    from gankit.train.folder import RunFolder
+
+    tmp_path.joinpath("run").mkdir()
+    RunFolder(tmp_path / "run").open_for(loads(SPEC, ["train.fast=['folded']"]))
+    assert "paths" not in {a.key.partition(".")[0] for a in Run(tmp_path / "run").additions()}
+    shown = report(tmp_path / "run")
+    assert "<th>folded</th><td>taken</td>" in shown
+    assert "<th>joint</th><td>not taken: train.fast leaves it out</td>" in shown
+    (tmp_path / "run/resolved.toml").write_text("paths = { joint = '<b>' }")
+    assert "<th>joint</th><td>not taken: &lt;b&gt;</td>" in report(tmp_path / "run")
+
+
 # --- the command
 
 

@@ -69,6 +69,7 @@ def facts(run: Run) -> dict[str, Any]:
         "given": run.given,
         "resolved": run.resolved,
         "additions": run.additions(),
+        "paths": run.paths,
         "starts": run.starts,
         "changes": [_changes(*pair) for pair in zip(run.starts, run.starts[1:], strict=False)],
         "checkpoints": run.checkpoints(),

@@ -151,9 +151,17 @@ class Run:
         given = _toml(self.given or "")
         if given is None or not self.tables:
             return []
-        tables = {name: table for name, table in self.tables.items() if name != "providers"}
-        given.pop("providers", None)
+        records = ("paths", "providers")
+        tables = {name: table for name, table in self.tables.items() if name not in records}
+        for name in records:
+            given.pop(name, None)
         return list(additions(given, tables))
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The fast paths: `taken`, or why not."""
+        table = self.tables.get("paths")
+        return {str(k): str(v) for k, v in table.items()} if isinstance(table, dict) else {}
 
     def written(self) -> datetime | None:
         """When the run last wrote down where it stands."""
