@@ -52,14 +52,16 @@ def differentiated_twice(spec: Spec, discriminator: bool) -> list[str]:
 def _paths(spec: Spec) -> Iterator[Path]:
     fast = spec.train.fast
     wanted = get_args(Fast) if fast is True else fast or ()
-    off = {"folded": lambda spec: "", "joint": _not_joint, "attention": _not_fused}
+    off = {"joint": _not_joint, "attention": _not_fused}
     on = {
         "folded": "convolutions next to a change of size are one with it",
         "joint": "D judges real and fake images in one pass: no part of it mixes rows",
         "attention": f"scores and softmax are one kernel, where that is faster{_but_for(spec)}",
+        "channels_last": "channels of a position lie side by side, on CPUs and in half precision",
     }
     for name in get_args(Fast):
-        reason = off[name](spec) if name in wanted else "train.fast leaves it out"
+        check = off.get(name, lambda spec: "")
+        reason = check(spec) if name in wanted else "train.fast leaves it out"
         yield Path(name, not reason, reason or on[name])
 
 

@@ -229,6 +229,49 @@ def test_attention_is_one_kernel_where_nothing_takes_second_derivatives(
     )
 
 
+# --- the layout of feature maps
+
+
+def layouts(network: nn.Module, x: Tensor) -> set[bool]:
+    """Whether what flows into each convolution has its channels last."""
+    found: set[bool] = set()
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, given: found.add(given[0].is_contiguous(memory_format=LAST))
+        )
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels > 1
+    ]
+    y = network(x)
+    for hook in hooks:
+        hook.remove()
+    assert y.is_contiguous()
+    return found
+
+
+LAST = torch.channels_last
+
+
+@pytest.mark.parametrize("use", ["resnet", "dcgan"])
+def test_feature_maps_of_a_stack_have_their_channels_last(use: str) -> None:
+    for fast, wanted in (("true", True), ("false", False)):
+        gan, _ = build(
+            spec_of(
+                f"train.fast={fast}", f"generator={{ use = '{use}', width = 8 }}",
+                f"discriminator={{ use = '{use}', width = 8 }}",
+            )
+        )  # fmt: skip
+        assert layouts(gan.generator, torch.randn(2, 128)) == {wanted}
+        assert layouts(gan.discriminator, torch.randn(2, 3, 32, 32)) == {wanted}
+
+
+def test_what_has_one_position_or_is_on_meta_is_left_as_it_is() -> None:
+    one = torch.randn(2, 3, 1, 1)
+    assert ops.channels_last(one) is one
+    meta = torch.empty(2, 3, 4, 4, device="meta")
+    assert ops.channels_last(meta) is meta
+
+
 # --- which are taken
 
 SPEC = """
@@ -378,6 +421,6 @@ def test_twin_one_pass_of_a_d_that_mixes_rows_is_another_function() -> None:
         check_step("discriminator.norm=batchnorm", break_it=True)
 
 
-@pytest.mark.parametrize("name", ["folded", "joint", "attention"])
+@pytest.mark.parametrize("name", ["folded", "joint", "attention", "channels_last"])
 def test_every_path_alone_gives_the_same(name: str) -> None:
     check_step(f"train.fast=['{name}']")

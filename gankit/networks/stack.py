@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from gankit.errors import OptionError
 from gankit.initializers import xavier
 from gankit.networks.conditions import Condition, Conditions, Inputs, LabelConditions
+from gankit.ops import channels_last
 from gankit.randomness import seeded
 from gankit.registry import discriminator, generator, hand
 from gankit.slots import Block, Image, Initializer, Logits, Norm, Shape, kept
@@ -80,6 +81,9 @@ class _Stack(nn.Module):
     `arguments` are the options it was made from, so that any preset can be written out.
     """
 
+    fast_path = "channels_last"
+    fast = True
+
     def __init__(
         self, shape: Shape, stages: Sequence[Block], norm: Norm, arguments: dict[str, Any]
     ) -> None:
@@ -119,8 +123,10 @@ class _Stack(nn.Module):
     def run(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
         """All stages, in order: with one condition for all, or one for each that looks at it."""
         for stage, place in zip(self.stages.values(), self.places, strict=True):
+            # Where it is so already, as after a convolution of one that was, nothing is copied.
+            x = channels_last(x) if self.fast else x
             x = stage(x, conditions[min(place, len(conditions) - 1)])
-        return x
+        return x.contiguous()
 
 
 @generator("stack")

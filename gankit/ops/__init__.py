@@ -16,13 +16,14 @@ from gankit.ops.estimates import (
     settle,
     top_vectors,
 )
-from gankit.ops.resampled import conv_pool, folded_kernel, plainly, upsample_conv
+from gankit.ops.resampled import channels_last, conv_pool, folded_kernel, plainly, upsample_conv
 
 __all__ = [
     "TRANSPOSED",
     "Computed",
     "Estimate",
     "as_matrix",
+    "channels_last",
     "computed",
     "conv_pool",
     "estimates",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gankit.ops.estimates import full_precision
 
-__all__ = ["conv_pool", "folded_kernel", "plainly", "upsample_conv"]
+__all__ = ["channels_last", "conv_pool", "folded_kernel", "plainly", "upsample_conv"]
 
 LEAST = 256
 """Of so many positions of the small side, over all rows, summing a kernel is worth while.
@@ -78,6 +78,22 @@ def folded_kernel(weight: Tensor) -> Tensor:
     with full_precision(weight):
         summed = weight.reshape(-1, 9) @ torch.kron(shifts, shifts).t()
     return summed.view(*weight.shape[:2], 4, 4)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Feature maps laid out with the channels of a position beside one another, where that is fast.
+
+    On CPUs, and on GPUs in half precision. What has one position is as it is.
+
+    Shape: (B, C, H, W), kept.
+    """
+    device = x.device.type
+    half = x.dtype in (torch.float16, torch.bfloat16) or (
+        not x.is_meta and torch.is_autocast_enabled(device)
+    )
+    if x.shape[2] * x.shape[3] == 1 or not (device == "cpu" or half):
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ RESUMABLE = ("steps", "checkpoint", "samples", "log", "keep", "best", "rollbacks
 """Keys of [train] that may change when a run continues, and so are no part of its identity."""
 
 
-Fast = Literal["folded", "joint", "attention"]
+Fast = Literal["folded", "joint", "attention", "channels_last"]
 """The fast paths, by name; `gankit.paths` says which are taken."""
 
 
@@ -207,8 +207,8 @@ class Train:
         batches: the discriminator sees real and fake `separate`, or `joint` in one pass, which
             is another function where it has batch statistics.
         fast: compute in the fastest of several exact forms: all, none, or a list of them, which
-            are `folded` convolutions, `joint` passes of D and fused `attention`. They differ in
-            rounding alone.
+            are `folded` convolutions, `joint` passes of D, fused `attention`, and feature maps with
+            `channels_last`. They differ in rounding alone.
         ema: decay per step of the averaged generator, or a half-life in images; 0 for none.
         checkpoint: save every so many steps, and at the end.
         samples: draw a grid every so many steps, and at the end.
