@@ -66,6 +66,7 @@ def test_a_recipe_builds_at_full_width_with_its_references_counts(name: str) -> 
         assert counts == COUNTS[name]
         assert "G {:,} and D {:,} parameters".format(*counts) in text
         assert "arXiv:" in text
+    assert "Costs: " in text
 
 
 def thinned(name: str) -> list[str]:
