@@ -22,35 +22,16 @@ import time
 from math import lcm
 
 import torch
-from torch import Tensor
 
+from gankit.bench.noise import Noise
 from gankit.build import build
 from gankit.recipes import names, recipe
 from gankit.schedules import turns_of
-from gankit.slots import Image
 from gankit.spec import load
 from gankit.train import Engine
 
 SMALL = {"gan_mlp", "grid", "quickstart_digits", "ring", "shapes_64", "stacked_digits"}
 """Recipes that are for CPUs, and keep their batches there."""
-
-
-class Noise:
-    """Images of nothing, which cost nothing to read."""
-
-    def __init__(self, image: Image, rows: int) -> None:
-        self.image = image
-        random = torch.Generator().manual_seed(0)
-        self.rows = torch.rand(rows, *image.shape, generator=random) * 2 - 1
-
-    def __len__(self) -> int:
-        return 1_000_000
-
-    def images(self, indices: Tensor) -> Tensor:
-        return self.rows[indices % len(self.rows)]
-
-    def labels(self, indices: Tensor) -> Tensor | None:
-        return indices % self.image.classes if self.image.classes else None
 
 
 def cost(name: str, device: torch.device, batch: int, steps: int) -> dict[str, object]:
@@ -63,7 +44,7 @@ def cost(name: str, device: torch.device, batch: int, steps: int) -> dict[str, o
     gan, data = build(spec)
     every = lcm(*(part.every for part in gan.penalties.values()), 1)
     steps = max(1, steps // every) * every
-    engine = Engine(gan, Noise(data.image, 64), spec.train, device)
+    engine = Engine(gan, Noise(data.image, spec.train.batch), spec.train, device)
     turns = [turn for turn in turns_of(gan.schedules, 0, spec.train.steps) if "D" in turn]
     timed = []
     for step in range(every + steps):

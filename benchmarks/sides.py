@@ -15,9 +15,9 @@ from pathlib import Path
 import peers
 import torch
 import torch.nn.functional as F
-from recipes import Noise
 from torch import Tensor, nn
 
+from gankit.bench.noise import Noise
 from gankit.build import GAN, build
 from gankit.spec import Spec, Train, load
 from gankit.train import Engine

@@ -16,10 +16,10 @@ import argparse
 from contextlib import ExitStack
 
 import torch
-from recipes import Noise
 from side_by_side import machine, options, rounded, rounds, run, show, spread
 from sides import ROWS, batch_of, network_options, spec_of
 
+from gankit.bench.noise import Noise
 from gankit.build import build
 from gankit.norms import SpectralNorm
 from gankit.ops import estimates

@@ -325,13 +325,14 @@ def test_work_is_what_arithmetic_says(bench: Load) -> None:
 
 
 def test_spectral_takes_gradients_back_to_every_weight(bench: Load) -> None:
+    from gankit.bench.noise import Noise
     from gankit.build import build
     from gankit.ops import estimates
     from gankit.train import Engine
 
     spec = bench("sides").spec_of(asked(bench))
     gan, data = build(spec)
-    engine = Engine(gan, bench("recipes").Noise(data.image, 4), spec.train, CPU)
+    engine = Engine(gan, Noise(data.image, 4), spec.train, CPU)
     bench("spectral").divide(engine)
     found = [pair for network in engine.networks.values() for pair in estimates(network)]
     assert len(found) == 2 * 3 + 5 + 4  # attention's in both, G's others, D's others

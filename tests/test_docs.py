@@ -173,12 +173,15 @@ UsageError = typer.BadParameter.__mro__[1]
 
 def complaint(words: list[str]) -> str:
     """What our own parser has against a command line; empty for one that it takes."""
-    group = typer.main.get_command(cli.app)
-    name, *rest = words[1:]
-    if name not in group.commands:
-        return f"no command {name}"
+    command, rest = typer.main.get_command(cli.app), words[1:]
+    name = words[0]
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        if name not in command.commands:
+            return f"no command {name}"
+        command = command.commands[name]
     try:
-        group.commands[name].make_context(name, rest)
+        command.make_context(name, rest)
     except UsageError as error:
         return error.format_message()
     return ""
@@ -218,10 +221,24 @@ def test_commands_exist(words: list[str]) -> None:
         ("gankit train my.toml --threads many", "--threads"),
         ("gankit sample runs/a", "--out"),
         ("gankit list norm --options", "--options"),
+        ("gankit data chek photos", "no command chek"),
+        ("gankit data check folder --root photos", "--root"),
     ],
 )
 def test_commands_that_do_not_exist_are_noticed(line: str, told: str) -> None:
     assert told in complaint(shlex.split(line))
+
+
+def test_commands_in_recipes_exist() -> None:
+    """Those that a recipe begins with, in its comment."""
+    told = {
+        line
+        for name in recipes()
+        for line in re.findall(r"^# First: (gankit .*)$", find(name).read_text(), re.MULTILINE)
+    }
+    assert told
+    for line in told:
+        assert complaint(shlex.split(line)) == ""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

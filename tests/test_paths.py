@@ -135,6 +135,16 @@ def test_spectral_norm_is_that_of_the_kernel_as_it_is(layer: nn.Conv2d) -> None:
             torch.testing.assert_close(normed(x), fast)
 
 
+def test_a_module_that_calls_something_else_fast_is_left_alone() -> None:
+    class Own(nn.Module):
+        fast = "a word of its own"
+
+    own, layer = Own(), ConvPool2d(3, 4, 3)
+    with plainly(nn.Sequential(own, layer)):
+        assert (own.fast, layer.fast) == ("a word of its own", False)
+    assert (own.fast, layer.fast) == ("a word of its own", True)
+
+
 # --- attention as one kernel
 
 

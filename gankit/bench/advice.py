@@ -17,6 +17,7 @@ from gankit.bench.seams import AVERAGE, DATA, OPTIMIZER, PENALTY, WEIGHTS
 from gankit.build import bind
 from gankit.datasets import Folder, Packed
 from gankit.spec import Part
+from gankit.train.memory import ROOM
 
 __all__ = ["RULES", "Rule", "advice"]
 
@@ -97,6 +98,17 @@ def _batch(profile: Profile) -> str:
     return (
         f"{share:.0%} of the step is the same for any batch: with train.batch={2 * batch} at least"
         f" {2 / (2 - share):.1f} times as many images a second; it is another experiment"
+    )
+
+
+def _computing(name: str, says: Callable[[Profile], str | None]) -> Rule:
+    """For how the networks are computed: from half of the step on."""
+    return Rule(
+        name=name,
+        about="generator, discriminator and penalties",
+        share=lambda profile: profile.networks,
+        above=0.50,
+        says=says,
     )
 
 
@@ -186,9 +198,6 @@ def _larger(profile: Profile) -> str | None:
     )
 
 
-ROOM = 0.8
-"""The share of a memory that may be planned with; the rest is for workspaces and the library."""
-
 RULES = (
     Rule(
         name="data",
@@ -208,27 +217,9 @@ RULES = (
     _less("log", "logs"),
     _less("samples", "grids of samples"),
     _less("checkpoint", "checkpoints"),
-    Rule(
-        name="bf16",
-        about="generator, discriminator and penalties",
-        share=lambda profile: profile.networks,
-        above=0.50,
-        says=_bf16,
-    ),
-    Rule(
-        name="fp32",
-        about="generator, discriminator and penalties",
-        share=lambda profile: profile.networks,
-        above=0.50,
-        says=_fp32,
-    ),
-    Rule(
-        name="threads",
-        about="generator, discriminator and penalties",
-        share=lambda profile: profile.networks,
-        above=0.50,
-        says=_threads,
-    ),
+    _computing("bf16", _bf16),
+    _computing("fp32", _fp32),
+    _computing("threads", _threads),
     Rule(
         name="memory", about="the memory, by its peak", share=_fullness, above=ROOM, says=_smaller
     ),

@@ -1,4 +1,4 @@
-"""What a machine has: cores, memory, instructions."""
+"""What a machine has: cores and instructions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import torch
 
-__all__ = ["capacity", "cores", "half", "title"]
+__all__ = ["cores", "half", "title"]
 
 
 def title(device: torch.device) -> str:
@@ -27,10 +27,3 @@ def half(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     has = torch.cpu.get_capabilities()
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def capacity(device: torch.device) -> int:
-    """The bytes of memory that a device has."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

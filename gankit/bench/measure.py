@@ -14,7 +14,7 @@ import torch
 
 from gankit.bench.between import NEVER, between
 from gankit.bench.clock import LOOP, REST, Clock
-from gankit.bench.machine import capacity, cores, half, title
+from gankit.bench.machine import cores, half, title
 from gankit.bench.memory import peak
 from gankit.bench.noise import Noise
 from gankit.bench.profile import Profile, Span
@@ -36,7 +36,7 @@ from gankit.slots import Dataset
 from gankit.spec import Spec
 from gankit.train import Trainer
 from gankit.train.epochs import Epochs
-from gankit.train.memory import out_of_memory, room_for
+from gankit.train.memory import memory_of, out_of_memory, room_for
 from gankit.train.plan import plan
 
 __all__ = ["measure"]
@@ -127,7 +127,7 @@ def _measured(spec: Spec, device: torch.device, steps: int, noise: bool, tell: T
         parts=parts | seldom,
         step=sum(seldom.values(), whole),
         memory=memory,
-        capacity=capacity(device),
+        capacity=memory_of(device),
     )
 
 

@@ -98,8 +98,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 @contextmanager
 def plainly(*networks: nn.Module) -> Iterator[None]:
-    """Within, every module that has a fast form (an attribute `fast`) computes as it is written."""
-    fast = [m for network in networks for m in network.modules() if getattr(m, "fast", False)]
+    """Within, every module with a fast form, and so a `fast_path`, computes as it is written."""
+    modules = (module for network in networks for module in network.modules())
+    fast = [module for module in modules if hasattr(module, "fast_path") and module.fast]
     for module in fast:
         module.fast = False  # type: ignore[assignment]
     try:

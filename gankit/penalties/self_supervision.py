@@ -54,7 +54,8 @@ class Rotation:
 
     def __call__(self, turn: Turn, /) -> Tensor:
         """The share of a player in its turn."""
-        images, strength = _task(turn, self.generator)
+        images = turn.fake if turn.player == "G" else turn.real
+        assert images is not None, "a turn of D has real images"
         if images.ndim != 4 or images.shape[2] != images.shape[3]:
             size = "x".join(map(str, images.shape[2:])) or "points"
             raise ValueError(f"rotation: only square images can be rotated, not {size}")
@@ -68,6 +69,7 @@ class Rotation:
                 ' give it head = "rotation"'
             )
         wanted = torch.tensor(turns, device=images.device)
+        strength = self.generator if turn.player == "G" else 1.0
         return self.weight * strength * F.cross_entropy(heads["rotations"], wanted)
 
 
@@ -119,14 +121,6 @@ class InfoMax:
             )
         strength = self.generator if turn.player == "G" else 1.0
         return self.weight * strength * _info_nce(heads["global"], heads["local"])
-
-
-def _task(turn: Turn, generator: float) -> tuple[Tensor, float]:
-    """The images that a player's task is about, and what it counts."""
-    if turn.player == "G":
-        return turn.fake, generator
-    assert turn.real is not None, "a turn of D has real images"
-    return turn.real, 1.0
 
 
 def _info_nce(images: Tensor, places: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from gankit.spec import Spec, Train
 from gankit.train.batches import Batch
 from gankit.train.engine import Engine
 
-__all__ = ["LiveBytes", "out_of_memory", "peak_bytes", "room_for"]
+__all__ = ["ROOM", "LiveBytes", "memory_of", "out_of_memory", "peak_bytes", "room_for"]
 
 
 class LiveBytes(TorchDispatchMode):
@@ -87,7 +87,7 @@ def out_of_memory(error: BaseException) -> bool:
 def room_for(spec: Spec, device: torch.device) -> str:
     """In words, what would fit into the memory of a device, by what dry runs take."""
     turns = turns_of([bind(part) for part in spec.schedule], 0, spec.train.steps)
-    memory, train = _memory_of(device), spec.train
+    memory, train = memory_of(device), spec.train
     shares = train.accumulate
     for more in range(2 * shares, train.batch + 1):
         if train.batch % more or more < 2 * shares:
@@ -109,7 +109,7 @@ def room_for(spec: Spec, device: torch.device) -> str:
     return "not even one image at a time would fit: narrower networks need less"
 
 
-def _memory_of(device: torch.device) -> int:
+def memory_of(device: torch.device) -> int:
     """The bytes a device has to give."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
