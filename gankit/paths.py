@@ -56,7 +56,8 @@ def _paths(spec: Spec) -> Iterator[Path]:
     on = {
         "folded": "convolutions next to a change of size are one with it",
         "joint": "D judges real and fake images in one pass: no part of it mixes rows",
-        "attention": f"scores and softmax are one kernel, where that is faster{_but_for(spec)}",
+        "attention": "queries, keys and values are one convolution, scores and softmax one kernel, "
+        f"where that is faster{_but_for(spec)}",
         "channels_last": "channels of a position lie side by side, on CPUs and in half precision",
     }
     for name in get_args(Fast):
