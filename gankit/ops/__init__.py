@@ -10,6 +10,7 @@ from gankit.ops.estimates import (
     move,
     parametrizations,
     settle,
+    unparametrized,
 )
 from gankit.ops.matrices import (
     TRANSPOSED,
@@ -41,5 +42,6 @@ __all__ = [
     "power_iteration",
     "settle",
     "top_vectors",
+    "unparametrized",
     "upsample_conv",
 ]

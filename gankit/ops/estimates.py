@@ -8,6 +8,7 @@ the engine opens for each turn: every parametrized weight is computed once, whoe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = [
     "move",
     "parametrizations",
     "settle",
+    "unparametrized",
 ]
 
 
@@ -140,6 +142,30 @@ def computed(network: nn.Module, trained: bool = True) -> Iterator[Computed]:
     finally:
         for each in lists:
             del each.__dict__["forward"]
+
+
+def unparametrized(network: nn.Module) -> nn.Module:
+    """A copy in which every weight is a plain parameter, of the value that it has now."""
+    plain = copy.deepcopy(network)
+    with torch.no_grad(), held(plain):
+        for module in list(plain.modules()):
+            if not parametrize.is_parametrized(module):
+                continue
+            module.__class__ = _again(type(module))
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                value: Tensor = getattr(module, name)
+                if not isinstance(value, nn.Parameter):
+                    # What torch leaves of a weight with several originals, where gradients are off.
+                    delattr(module, name)
+                    module.register_parameter(name, nn.Parameter(value))
+    return plain
+
+
+def _again(cls: type) -> type:
+    """A class like this one: torch takes parametrizations off the class, which copies share."""
+    own = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    return type(cls.__name__, cls.__bases__, own)
 
 
 class _Given:

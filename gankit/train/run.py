@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -16,20 +17,21 @@ from gankit.datasets import Folder
 from gankit.datasets.resident import resident
 from gankit.errors import Diverged, GankitError, SetupError, SpecError
 from gankit.fit import promised
-from gankit.paths import resolved
+from gankit.paths import paths, resolved
 from gankit.registry import hand
 from gankit.slots import Logger
 from gankit.spec import Spec, problem_at
 from gankit.train import checkpoint
 from gankit.train.batches import check_shares
 from gankit.train.checkpoint import Checkpoint
+from gankit.train.compiled import has_compiler
 from gankit.train.epochs import Epochs
 from gankit.train.folder import RunFolder
 from gankit.train.memory import out_of_memory, room_for
 from gankit.train.plan import plan
 from gankit.train.processes import Processes, joined, launched, started
 from gankit.train.signals import Stopped, stop_signals
-from gankit.train.trainer import Trainer
+from gankit.train.trainer import Record, Trainer
 
 __all__ = ["Outcome", "run"]
 
@@ -68,6 +70,7 @@ def run(
         CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
         Diverged: a number is not finite.
     """
+    began = time.perf_counter()
     refusal = _refusal(spec)
     device = _own(torch.device(device))
     folder = RunFolder(path)
@@ -79,13 +82,18 @@ def run(
         except ValueError as error:
             refusal = refusal or SetupError(str(error))
         _refuse(processes, refusal)  # before a folder is made
-        saved = _first(processes, lambda: _opened(spec, folder, processes.count, stack, tell))
+        saved = _first(
+            processes, lambda: _opened(spec, folder, processes.count, device, stack, tell)
+        )
         caught = stack.enter_context(stop_signals())
         try:
             gan, data = build(spec, device)
             if isinstance(data, Folder):
                 tell(data.hint)
             data = resident(data, device, tell)
+            if gan.compiled and not has_compiler(device):
+                tell("train.compile: there is no compiler here; goes on without")
+                gan.compiled = ()
             trainer = Trainer(
                 gan,
                 data,
@@ -108,10 +116,29 @@ def run(
                 raise _explained(error, spec, device) from error
             raise
         trainer.newest = _newest_picture(folder)
+        trainer.callbacks = [_first_step(trainer, began, tell)]
         if saved is not None:
             trainer.restore(saved)
         status = folder.write_status if processes.rank == 0 else _silent
         return _trained(trainer, spec, device, status, tell)
+
+
+def _first_step(
+    trainer: Trainer, began: float, tell: Callable[[str], object]
+) -> Callable[[Record], None]:
+    """Tells once how long it took to get to the end of the first step."""
+    told = False
+
+    def first(record: Record) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            record.numbers()  # waits for the device
+            count = trainer.engine.objective.compilations
+            compiled = f", in which {count} passes were compiled" if count else ""
+            tell(f"first step after {time.perf_counter() - began:.1f} s{compiled}")
+
+    return first
 
 
 def _trained(
@@ -180,6 +207,7 @@ def _opened(
     spec: Spec,
     folder: RunFolder,
     processes: int,
+    device: torch.device,
     stack: ExitStack,
     tell: Callable[[str], object],
 ) -> Checkpoint | None:
@@ -189,7 +217,7 @@ def _opened(
     saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
     for complaint in complaints:
         tell(complaint)
-    for change in folder.note_environment(processes):
+    for change in folder.note_environment(processes, paths=_taken(spec, device)):
         tell(f"not as before, so not to the same bits: {change}")
     if saved is not None:
         where = f"at step {saved.step:,} of {spec.train.steps:,}"
@@ -199,6 +227,14 @@ def _opened(
             tell(f"{folder.path} is finished, {where}; a larger train.steps would go on")
     folder.forget_after(saved.step if saved else 0)
     return saved
+
+
+def _taken(spec: Spec, device: torch.device) -> str:
+    """The fast paths that a start takes, of which exactness is a matter too."""
+    taken = [path.name for path in paths(spec) if path.taken]
+    if not has_compiler(device):
+        taken = [name for name in taken if name != "compiled"]
+    return ", ".join(taken) or "none"
 
 
 def _first(processes: Processes, open_it: Callable[[], Checkpoint | None]) -> Checkpoint | None:
