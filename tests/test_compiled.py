@@ -125,6 +125,17 @@ def test_twin_compiled_modules_are_compiled_more_than_four_times(
 
 @SLOW
 @pytest.mark.usefixtures("traced")
+def test_several_gans_in_a_process_are_all_compiled() -> None:
+    """Beyond the few versions of a function that torch remembers."""
+    for width in range(4, 10):
+        engine = engine_of(SMALL, "train.compile=true", f"generator.width={width}")
+        for index, player in enumerate("DG"):
+            take(engine, player, index=index)
+        assert engine.objective.compilations == 4
+
+
+@SLOW
+@pytest.mark.usefixtures("traced")
 def test_where_second_derivatives_are_taken_of_d_only_g_is_compiled() -> None:
     engine = engine_of(SMALL, "train.compile=true", "penalty.r1.weight=1.0")
     assert isinstance(engine.objective.generate, Compiled)

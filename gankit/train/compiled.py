@@ -60,6 +60,9 @@ class Compiled(nn.Module):
             return functional_call(called, tensors, (x, labels))
 
         self._places = [(within + path, module, name) for path, module, name in self._places]
+        # What is compiled is remembered by its code, a few times at most for each: without a copy
+        # of its own a second network, or a second GAN, would soon run as it is written.
+        forward.__code__ = forward.__code__.replace()
         self._forward = torch.compile(forward, backend=self._backend, dynamic=False)
 
     def _backend(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
