@@ -172,7 +172,7 @@ def with_schedule(monkeypatch: pytest.MonkeyPatch, target: type, steps: int) -> 
     entry = Entry(kind, "mine", target, Provider("test"))
     monkeypatch.setitem(registry._entries, ("schedule", "mine"), entry)
     spec = loads(SMALL, ["schedule.mine={}", f"train.steps={steps}"])
-    return planning._turns(spec)
+    return planning.count_turns(spec)
 
 
 @pytest.mark.parametrize("steps", [1, 9, 100])

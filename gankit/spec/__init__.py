@@ -14,7 +14,7 @@ from gankit.spec.check import check
 from gankit.spec.document import Document, parse, read
 from gankit.spec.model import FORMAT, LISTS, Fast, HalfLife, Part, Plugin, Spec, Train, describe
 from gankit.spec.problems import in_order, problem_at
-from gankit.spec.source import Source
+from gankit.spec.source import Override, Source
 from gankit.spec.write import dumps
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Document",
     "Fast",
     "HalfLife",
+    "Override",
     "Part",
     "Plugin",
     "Source",

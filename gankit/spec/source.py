@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gankit.errors import Place, Problem, SpecError, UsageError, choices
 from gankit.spec.document import Document, Path, dotted, parse
 from gankit.spec.positions import place
 
-__all__ = ["Source"]
+__all__ = ["Override", "Source"]
 
 LISTED = (("schedule",), ("penalty",), ("augment",), ("logger",))
 """Arrays of tables, to which an override may add."""
@@ -25,17 +25,27 @@ REMOVED = "none"
 _BARE = re.compile(r"[^\W\d][^'\n]*|[/.~][^'\n]*|[^\s\"'\[\]{}#,=]+")
 
 
+@dataclass(frozen=True)
+class Override:
+    """A value, the names that lead to where it goes, and the text in which both are written."""
+
+    document: Document
+    """Its places are by the names, however the text around them has it."""
+    names: tuple[str, ...]
+    value: Any
+
+
 class Source:
     """Tables of plain values, and where each was written: in the file or in an override.
 
-    `problems` are those of overrides that lead nowhere; whoever checks the tables reports them
-    with the rest.
+    An override is `--set`'s PATH=VALUE, or the same taken from another file. `problems` are those
+    of overrides that lead nowhere; whoever checks the tables reports them with the rest.
 
     Raises:
         UsageError: an override is not of the form PATH=VALUE.
     """
 
-    def __init__(self, document: Document, overrides: Sequence[str] = ()) -> None:
+    def __init__(self, document: Document, overrides: Sequence[str | Override] = ()) -> None:
         self.document = document
         self.data: dict[str, Any] = copy.deepcopy(document.data)
         self.problems: list[Problem] = []
@@ -44,7 +54,7 @@ class Source:
         }
         for override in overrides:
             try:
-                self._set(*_parsed(override))
+                self._set(_parsed(override) if isinstance(override, str) else override)
             except SpecError as error:
                 self.problems += error.problems
 
@@ -71,18 +81,21 @@ class Source:
         around = (path[:length] for length in range(len(path), 0, -1))
         return next((self._origins[p] for p in around if p in self._origins), None)
 
-    def _set(self, override: Document, names: tuple[str, ...], value: Any) -> None:
+    def _set(self, override: Override) -> None:
         """Put a value where the names lead, making tables and entries on the way."""
+        document, names = override.document, override.names
+        # Another source may be given the same override, and this one's tables may change.
+        value = copy.deepcopy(override.value)
         holder: Any = self.data
         at: Path = ()
         for depth, name in enumerate(names, start=1):
             written = names[:depth]
             if not isinstance(holder, dict | list):
-                raise SpecError(Problem(f"{dotted(at)} is no table", override.key(written)))
+                raise SpecError(Problem(f"{dotted(at)} is no table", document.key(written)))
             step: Any = name
             if isinstance(holder, list):
                 adds = at in LISTED and (depth < len(names) or value != REMOVED)
-                step = _entry(holder, name, adds, Problem(dotted(at), override.key(written)))
+                step = _entry(holder, name, adds, Problem(dotted(at), document.key(written)))
             at = (*at, step)
             if depth == len(names):
                 break
@@ -91,8 +104,8 @@ class Source:
             if isinstance(holder[step], str):
                 # "x" is short for { use = "x" }.
                 holder[step] = {"use": holder[step]}
-                self._origins[*at, "use"] = self._origins.pop(at, (override, written))
-            self._origins.setdefault(at, (override, written))
+                self._origins[*at, "use"] = self._origins.pop(at, (document, written))
+            self._origins.setdefault(at, (document, written))
             holder = holder[step]
         for known in [path for path in self._origins if path[: len(at)] == at]:
             del self._origins[known]
@@ -103,9 +116,9 @@ class Source:
             # So that `penalty.r1={weight=1}` need not say `use` again.
             value = _named(holder[step]) | value
         holder[step] = value
-        for path in override.spans:
+        for path in document.spans:
             if path[: len(names)] == names:
-                self._origins[*at, *path[len(names) :]] = override, path
+                self._origins[*at, *path[len(names) :]] = document, path
 
     def _remove(self, at: Path, holder: list[Any]) -> None:
         """Take an entry out of a list; those behind it move up, and so do their places."""
@@ -143,8 +156,8 @@ def _named(entry: Any) -> dict[str, Any]:
     return {key: entry[key] for key in ("use", "as") if key in entry}
 
 
-def _parsed(override: str) -> tuple[Document, tuple[str, ...], Any]:
-    """The document, path and value of PATH=VALUE, where a bare word counts as a string."""
+def _parsed(override: str) -> Override:
+    """What PATH=VALUE says, where a bare word counts as a string."""
     left, equals, right = override.partition("=")
     if not equals or not left.strip():
         raise UsageError(f"--set takes PATH=VALUE, not {override!r}")
@@ -172,4 +185,4 @@ def _parsed(override: str) -> tuple[Document, tuple[str, ...], Any]:
             raise UsageError(f"--set takes one PATH=VALUE at a time, not {override!r}")
         ((name, value),) = value.items()
         names = (*names, name)
-    return document, names, value
+    return Override(document, names, value)

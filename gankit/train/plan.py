@@ -30,7 +30,7 @@ from gankit.spec import Part, Spec, describe, problem_at
 from gankit.train.memory import peak_bytes
 from gankit.train.reach import check_reach
 
-__all__ = ["NetworkPlan", "Plan", "Stage", "expand", "networks", "plan"]
+__all__ = ["NetworkPlan", "Plan", "Stage", "count_turns", "expand", "networks", "plan"]
 
 LOOKED_AT = 1_000_000
 STRETCHES = 1000
@@ -115,7 +115,7 @@ def plan(spec: Spec) -> Plan:
     """
     generator, discriminator = networks(spec)
     check_reach(spec)
-    turns = _turns(spec)
+    turns = count_turns(spec)
     memory = _memory(spec, turns)
     return Plan(spec, generator, discriminator, turns, memory, tuple(_choices(spec)))
 
@@ -281,7 +281,7 @@ def _attention(stage: nn.Module) -> str:
     return " + ".join(entry.name for entry in entries if entry)
 
 
-def _turns(spec: Spec) -> dict[str, int]:
+def count_turns(spec: Spec) -> dict[str, int]:
     """How often each kind of turn is played over all steps; near enough where those are many."""
     total = spec.train.steps
     pairs = [(part, bind(part)) for part in spec.schedule]
