@@ -19,11 +19,12 @@ FLOORS = [
     {"slots"},
     {
         *("ops", "norms", "attentions", "activations", "initializers", "losses", "penalties"),
-        *("schedules", "augments", "latents", "optimizers", "loggers"),
+        *("schedules", "augments", "latents", "optimizers", "loggers", "metrics"),
     },
     {"blocks"},
     {"networks"},
     {"datasets", "spec"},
+    {"extractors"},
     {"fit", "paths"},
     {"build"},
     {"evaluate"},
