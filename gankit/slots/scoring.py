@@ -37,7 +37,7 @@ class Features(Protocol):
         ...
 
     def __call__(self, images: Tensor, /) -> Seen:
-        """Of images (B, C, H, W) uint8, or points (B, C) float32; one row does not touch another."""
+        """Of images (B, C, H, W) uint8, or points (B, C) float32; rows do not touch each other."""
         ...
 
 
