@@ -21,6 +21,8 @@ METHODS = {
     "dataset": ("image", "images", "labels", "__len__"),
     "loss": ("discriminator", "generator"),
     "penalty": ("players", "every", "__call__"),
+    "features": ("width", "card", "__call__"),
+    "metric": ("better", "gather", "scores"),
     "logger": ("numbers", "picture", "close"),
 }
 SCHEDULES = ("turns", "rates", "factors")
@@ -143,6 +145,9 @@ def _of_the_best(spec: Spec) -> Iterator[Problem]:
     known = {f"{what}_{player}" for what in MEASURED for player in "DG"}
     known |= {"D_real", "D_fake", "diversity"}
     known |= {f"{part.called}_{player}" for part in spec.penalty for player in "DG"}
+    if spec.eval.every:
+        named = [part.entry.target for part in spec.eval.metrics]
+        known |= {score for metric in named for score in getattr(metric, "better", ())}
     if best and best not in known:
         place = spec.source.value(("train", "best"))
         yield Problem(f'nothing called "{best}" is measured', place, choices(best, known))

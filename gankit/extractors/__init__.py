@@ -5,4 +5,21 @@ Parts of the kind `features`, each handed the data set that images are compared 
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from gankit.extractors.decoding import Decoded, decode
+from gankit.extractors.digits import Digits
+from gankit.extractors.inception import Inception
+from gankit.extractors.mixture import Mixture
+from gankit.extractors.pixels import Pixels
+from gankit.extractors.random import Random
+from gankit.extractors.shapes import Shapes
+
+__all__ = [
+    "Decoded",
+    "Digits",
+    "Inception",
+    "Mixture",
+    "Pixels",
+    "Random",
+    "Shapes",
+    "decode",
+]

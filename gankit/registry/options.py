@@ -132,7 +132,11 @@ def _slot(annotation: Any) -> tuple[str | None, bool]:
     """The kind a slot type stands for, and whether a list of them is wanted.
 
     The slot types of `gankit.slots` name their kind in `part_kind`; nothing is imported to ask.
+    What holds parts that are not made yet, as a spec does, is annotated with the slot beside it.
     """
+    if typing.get_origin(annotation) is typing.Annotated:
+        held, of = typing.get_args(annotation)
+        return of.part_kind, typing.get_origin(held) is tuple
     if typing.get_origin(annotation) is tuple:
         inner, *rest = typing.get_args(annotation)
         if rest == [Ellipsis]:

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from gankit.slots.architecture import slot
+
 __all__ = ["Features", "Gathered", "Metric", "Seen"]
 
 
@@ -23,6 +25,7 @@ class Seen(NamedTuple):
     """(B,) int64: of which class it is meant to be; told by whoever asked for the image."""
 
 
+@slot("features")
 class Features(Protocol):
     """A fixed map from images to vectors, in which distances mean something."""
 
@@ -62,12 +65,13 @@ class Gathered(Protocol):
         ...
 
 
+@slot("metric")
 class Metric(Protocol):
     """Compares a generator's images with real ones by what it has gathered of each.
 
     `scores(real, fake, held_out, /)` declares as many of these as it needs, from the left.
     `held_out` are real images that the generator was not trained on; a metric that declares them
-    has the need `held_out`.
+    has the need `held_out`; one that looks at generated images alone says `reference_free = True`.
     """
 
     @property

@@ -97,11 +97,11 @@ class RunFolder:
                 kept = [line for line in lines if line.endswith("\n")]
                 replace(file, "".join(k for k in kept if json.loads(k)["step"] <= step))
 
-    def note_environment(self, processes: int = 1) -> list[str]:
+    def note_environment(self, processes: int = 1, **more: int) -> list[str]:
         """Add what this start runs on to `env.json`; in words, how it differs from the last."""
         file = self.path / "env.json"
         starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        now = environment(processes)
+        now = environment(processes) | more
         changed = differences(starts[-1], now) if starts else []
         if changed or not starts:
             replace(file, json.dumps([*starts, now], indent=1))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from warnings import warn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
@@ -29,7 +29,21 @@ from gankit.train.processes import Processes
 from gankit.train.sampling import SAMPLES, draw
 from gankit.train.signals import Stopped, stop_signals
 
-__all__ = ["Record", "Trainer"]
+__all__ = ["Record", "Scoring", "Trainer"]
+
+
+class Scoring(Protocol):
+    """Scores a generator as a run trains it."""
+
+    every: int
+    """Steps between scores."""
+    best: str
+    """By which score the best checkpoint is kept, as `train.best` has it; may be empty."""
+
+    def scores(self, gan: GAN, network: nn.Module, step: int) -> Mapping[str, float]:
+        """The scores at a step, by name."""
+        ...
+
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 
@@ -59,6 +73,9 @@ class Trainer:
     without one it keeps them to itself. Ctrl-C lets the step at hand finish, saves, and raises
     `Stopped`, a KeyboardInterrupt: the trainer can be iterated again, and goes on from there.
 
+    `scoring` scores the averaged generator every so many steps, and says by which score the best
+    checkpoint is kept.
+
     `callbacks` are called with the `Record` of every step, `watch` with step, numbers and images
     per second at every log, `tell` with messages for people.
 
@@ -82,6 +99,7 @@ class Trainer:
         tell: Callable[[str], object] = warn,
         processes: Processes = ALONE,
         signals: Callable[[], AbstractContextManager[list[int]]] = stop_signals,
+        scoring: Scoring | None = None,
     ) -> None:
         self.engine = Engine(gan, data, train, torch.device(device), processes)
         self.train = train
@@ -91,6 +109,7 @@ class Trainer:
         self.loggers = list(loggers)
         self.watch = watch
         self.tell = tell
+        self.scoring = scoring
         self.newest: Path | None = None
         """The newest sample grid."""
         writes = folder is not None and processes.rank == 0
@@ -123,7 +142,8 @@ class Trainer:
                 )
             self.folder.samples.mkdir(parents=True, exist_ok=True)
             self.folder.forget_after(self.step)
-            self._writer = Writer(self.folder.checkpoints, self.train.keep, self.train.best)
+            best = self.train.best or (self.scoring.best if self.scoring else "")
+            self._writer = Writer(self.folder.checkpoints, self.train.keep, best)
 
     def __iter__(self) -> Iterator[Record]:
         self.open()
@@ -178,11 +198,14 @@ class Trainer:
                 self._log(record)
             if self.step % self.train.samples == 0 or last:
                 self._draw()
+            scored = self.scoring is not None and (self.step % self.scoring.every == 0 or last)
+            if scored:
+                self._score(record)
             for callback in self.callbacks:
                 callback(record)
             # Decided once, and by all processes: a signal that comes later is for the next step.
             (self._stopping,) = self.engine.processes.largest([max(caught, default=0)])
-            if self.step % self.train.checkpoint == 0 or last or self._stopping:
+            if self.step % self.train.checkpoint == 0 or last or scored or self._stopping:
                 self.save(record)
         except Diverged as error:
             self._roll_back(error)
@@ -243,6 +266,24 @@ class Trainer:
             with self.folder.writing():
                 grid.save(self.newest)
         self._for_loggers(lambda logger: logger.picture(self.step, grid))
+
+    def _score(self, record: Record) -> None:
+        """Score the averaged generator; the scores are told with the metrics of the step."""
+        if self.engine.processes.rank or self.scoring is None:
+            return
+        self._refuse_faults()
+        since = time.perf_counter()
+        scores = self.scoring.scores(self.engine.gan, self.engine.ema.network(), self.step)
+        self._numbers = self.step, {**self._measured(record), **scores}
+        if self.folder is not None:
+            with self.folder.writing():
+                self.folder.append(self.folder.metrics, {"step": self.step, **scores})
+        self._for_loggers(lambda logger: logger.numbers(self.step, scores))
+        told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        seconds = time.perf_counter() - since
+        self.tell(f"step {self.step:,}: {told}  (scored in {seconds:.1f} s)")
+        # What scoring takes is not the speed of a step.
+        self._clock = self._clock[0] + seconds, self._clock[1]
 
     def _for_loggers(self, call: Callable[[Logger], None]) -> None:
         """Call every logger; one that fails is told of and left out, and training goes on."""

@@ -1,0 +1,26 @@
+"""Scores that can be trusted: how they are made is part of them."""
+
+from gankit.evaluate.card import SUBJECT, Card, Difference
+from gankit.evaluate.defaults import default_count, default_features, default_metrics
+from gankit.evaluate.evaluation import Evaluation, Named, batches, named
+from gankit.evaluate.given import given
+from gankit.evaluate.scores import Compared, Scores, compared, read, write
+
+__all__ = [
+    "SUBJECT",
+    "Card",
+    "Compared",
+    "Difference",
+    "Evaluation",
+    "Named",
+    "Scores",
+    "batches",
+    "compared",
+    "default_count",
+    "default_features",
+    "default_metrics",
+    "given",
+    "named",
+    "read",
+    "write",
+]

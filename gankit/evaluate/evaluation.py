@@ -1,0 +1,222 @@
+"""Features, metrics and real images, ready to score what a generator makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy
+import PIL
+import torch
+from torch import Tensor
+
+import gankit
+from gankit.errors import DataError
+from gankit.evaluate.card import Card
+from gankit.evaluate.reference import kept
+from gankit.evaluate.scores import Scores
+from gankit.fit import promised
+from gankit.registry import Entry, hand, registry
+from gankit.slots import Dataset, Features, Gathered, Seen
+
+__all__ = ["Batch", "Evaluation", "Named", "batches", "named"]
+
+BATCH = 64
+"""How many images are looked at together; rows do not touch each other."""
+
+Batch = tuple[Tensor, Tensor | None]
+"""Images as they would be in a PNG, (B, C, H, W) uint8, or points; and their labels, if any."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A part, made, and what its card says of it."""
+
+    part: Any
+    entry: Entry
+    options: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """Its name, and every option that it has."""
+        written = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
+        return f"{self.entry.name}({written})" if written else self.entry.name
+
+
+def named(kind: str, name: str, options: Mapping[str, Any], *offered: Any) -> Named:
+    """A part by its name, with options filled in.
+
+    Raises:
+        SpecError: there is none of that name.
+        ValueError: it refuses an option, or what it is offered.
+    """
+    entry = registry.get(kind, name)
+    made = entry.bind(**options)
+    made = hand(made, *offered) if entry.kind.form == "maker" else made
+    defaults = {key: option.default for key, option in entry.options.items()}
+    return Named(promised(kind, made), entry, {**defaults, **options})
+
+
+class Evaluation:
+    """Scores images against a data set.
+
+    Real images are looked at once: what metrics keep of them is on the disk from then on. Nothing
+    here draws from a global generator.
+
+    Raises:
+        DataError: a metric wants images that were held out, and the data set has none.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        about: str,
+        features: Named,
+        metrics: Mapping[str, Named],
+        *,
+        device: torch.device | str = "cpu",
+        real: int = 0,
+        tell: Callable[[str], object] = lambda message: None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.data = unflipped(data)
+        self.about = about
+        self.features = features
+        self.metrics = metrics
+        self.device = torch.device(device)
+        self.tell = tell
+        self.notes = notes
+        self._most = real
+        self._references: dict[str, dict[str, Gathered]] = {}
+        wanting = [name for name, each in metrics.items() if "held_out" in each.entry.needs]
+        if wanting and self.held_out is None:
+            raise DataError(
+                f'metric "{wanting[0]}" compares with real images that were not trained on, and '
+                f'this data holds none out\n  a split = "train" does, of data that has splits'
+            )
+
+    @property
+    def held_out(self) -> Dataset | None:
+        """Real images that were not trained on, where the data set knows of any."""
+        found: Dataset | None = getattr(self.data, "held_out", None)
+        return found
+
+    @property
+    def real_count(self) -> int:
+        """How many real images are looked at: the first so many, or all."""
+        return min(self._most or len(self.data), len(self.data))
+
+    def score(self, images: Iterable[Batch], about: Mapping[str, str], count: int) -> Scores:
+        """The scores of generated images; `about` are the lines of the card that tell of them.
+
+        Raises:
+            DataError: a metric cannot be computed from these images.
+        """
+        needed = self._needed()
+        real = self._reference("real", self.data, self.real_count) if "real" in needed else None
+        held: dict[str, Gathered] | None = None
+        if "held_out" in needed and self.held_out is not None:
+            held = self._reference("held out", self.held_out, len(self.held_out))
+        fake = self._gathered(images, "generated", count)
+        values: dict[str, float] = {}
+        of: dict[str, str] = {}
+        better: dict[str, str] = {}
+        for name, metric in self.metrics.items():
+            sets = [each[name] if each else metric.part.gather() for each in (real, fake, held)]
+            try:
+                found = hand(metric.part.scores, *sets)
+            except ValueError as error:
+                raise DataError(str(error)) from error
+            values |= found
+            of |= dict.fromkeys(found, name)
+            better |= {
+                score: metric.part.better[score] for score in found if score in metric.part.better
+            }
+        return Scores(values, of, better, self.card(about, count), tuple(self.notes))
+
+    def card(self, about: Mapping[str, str], count: int) -> Card:
+        """How scores of so many images are made."""
+        held = self.held_out if "held_out" in self._needed() else None
+        seen: Features = self.features.part
+        return Card(
+            {
+                **about,
+                "count": f"{count:,} generated, {self.real_count:,} real",
+                "data": self.about,
+                **({"held out": f"{len(held):,} real"} if held is not None else {}),
+                "features": self.features.text,
+                **{f"features {line}": text for line, text in seen.card.items()},
+                **{f"metric {name}": metric.text for name, metric in self.metrics.items()},
+                "device": str(self.device),
+                "versions": versions(),
+            }
+        )
+
+    def _needed(self) -> set[str]:
+        """Which sets of real images some metric looks at."""
+        needed = {"held_out" for each in self.metrics.values() if "held_out" in each.entry.needs}
+        alone = all(getattr(each.part, "reference_free", False) for each in self.metrics.values())
+        return needed | (set() if alone else {"real"})
+
+    def _reference(self, what: str, data: Dataset, count: int) -> dict[str, Gathered]:
+        """What metrics keep of real images: from this evaluation, the disk, or the images."""
+        if what not in self._references:
+            seen: Features = self.features.part
+            key = {
+                "data": [self.about, what, count, _content(data)],
+                "features": [self.features.text, dict(seen.card)],
+                "metrics": {name: each.text for name, each in self.metrics.items()},
+                "gankit": gankit.__version__,
+            }
+            digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+            empty = {name: each.part.gather() for name, each in self.metrics.items()}
+            self._references[what] = kept(
+                digest, empty, lambda: self._gathered(batches(data, count), what, count)
+            )
+        return self._references[what]
+
+    @torch.no_grad()
+    def _gathered(self, images: Iterable[Batch], what: str, count: int) -> dict[str, Gathered]:
+        """What every metric keeps of a set of images."""
+        found: dict[str, Gathered] = {name: m.part.gather() for name, m in self.metrics.items()}
+        self.tell(f"looks at {count:,} {what} images")
+        for batch, labels in images:
+            seen: Seen = self.features.part(batch.to(self.device))
+            try:
+                for gathered in found.values():
+                    gathered.add(seen._replace(labels=labels))
+            except ValueError as error:
+                raise DataError(f"{what} images: {error}") from error
+        return found
+
+
+def batches(data: Dataset, count: int) -> Iterator[Batch]:
+    """The first so many images of a data set, and their labels."""
+    for start in range(0, count, BATCH):
+        indices = torch.arange(start, min(start + BATCH, count))
+        yield data.images(indices), data.labels(indices)
+
+
+def unflipped(data: Dataset) -> Dataset:
+    """The data set without mirrored copies, which are no images of their own."""
+    if is_dataclass(data) and any(each.name == "flip" for each in fields(data)):
+        return replace(data, flip=False)
+    return data
+
+
+def versions() -> str:
+    """Of the libraries that compute scores."""
+    return (
+        f"gankit {gankit.__version__}, torch {torch.__version__}, numpy {numpy.__version__}, "
+        f"Pillow {PIL.__version__}, Python {platform.python_version()}"
+    )
+
+
+def _content(data: Dataset) -> str:
+    """What is in the files of a data set, where it has any."""
+    manifest = getattr(data, "manifest", None)
+    return str(getattr(data, "content", "") or (repr(manifest) if manifest is not None else ""))

@@ -1,0 +1,121 @@
+"""Scores with the card of how they were made, on disk and beside one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gankit.errors import DataError
+from gankit.evaluate.card import Card, Difference
+
+__all__ = ["Compared", "Scores", "compared", "read", "write"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured of one set of images, and how."""
+
+    values: Mapping[str, float]
+    """By the names that metrics give them."""
+    of: Mapping[str, str]
+    """Which metric gave each."""
+    better: Mapping[str, str]
+    """`lower` or `higher`, for those of which one can say so."""
+    card: Card
+    notes: Sequence[str] = field(default=())
+    """What whoever reads the scores should know of them."""
+
+    def json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "scores": dict(self.values),
+            "of": dict(self.of),
+            "better": dict(self.better),
+            "card": dict(self.card.lines),
+            "notes": list(self.notes),
+        }
+
+
+def write(file: Path, scores: Scores) -> None:
+    """Add scores to a file; those of the same card replace what it had of them."""
+    kept = [old for old in read(file) if old.card != scores.card] if file.exists() else []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.tmp")
+    text = json.dumps([each.json() for each in (*kept, scores)], indent=1)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    unfinished.replace(file)
+
+
+def read(file: Path) -> list[Scores]:
+    """The scores in a file, in the order in which they were made.
+
+    Raises:
+        DataError: it cannot be read, or holds none.
+    """
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        found = [
+            Scores(
+                {str(name): float(value) for name, value in each["scores"].items()},
+                dict(each["of"]),
+                dict(each["better"]),
+                Card(dict(each["card"])),
+                tuple(each["notes"]),
+            )
+            for each in held
+        ]
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} holds no scores of gankit eval") from error
+    if not found:
+        raise DataError(f"{file} holds no scores")
+    return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One score of two sets of images, or why the two do not compare."""
+
+    name: str
+    one: float
+    other: float
+    better: str
+    """`lower`, `higher`, or nothing where one cannot say."""
+    unlike: Sequence[Difference]
+
+    @property
+    def verdict(self) -> str:
+        """Which is better: `one`, `other`, or nothing."""
+        if self.unlike or not self.better or self.one == self.other:
+            return ""
+        return "one" if (self.one < self.other) == (self.better == "lower") else "other"
+
+
+def compared(
+    ones: Sequence[Scores], others: Sequence[Scores], allow: Sequence[str] = ()
+) -> Iterator[Compared]:
+    """Every score that both have: of what compares the newest, or else of all.
+
+    Lines of the card in `allow` may differ.
+    """
+    names = dict.fromkeys(name for scores in ones for name in scores.values)
+    for name in names:
+        pairs = [
+            _pair(name, one, other, allow)
+            for one in reversed(ones)
+            for other in reversed(others)
+            if name in one.values and name in other.values
+        ]
+        if pairs:
+            yield next((pair for pair in pairs if not pair.unlike), pairs[0])
+
+
+def _pair(name: str, one: Scores, other: Scores, allow: Sequence[str]) -> Compared:
+    differences = one.card.differences(other.card, one.of[name])
+    unlike = [each for each in differences if each.line not in allow]
+    better = one.better.get(name, "")
+    return Compared(name, one.values[name], other.values[name], better, unlike)
