@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,6 +73,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def seeds(count: int, *overrides: str) -> list[Spec]:
     return [loads(SMALL, [*overrides, f"seed={seed}"]) for seed in range(count)]
+
+
+ONE = loads(SMALL)
 
 
 def engine(spec: Spec, wide: bool = False) -> Engine:
@@ -553,15 +557,24 @@ def test_what_ends_the_run_is_written_down_for_every_seed(
     assert {state(folder)["reason"] for folder in folders} == {"at that"}
 
 
-@given(st.integers(0, 60), *[st.integers(1, 30)] * 3)
+@given(st.integers(0, 60), *[st.integers(1, 30)] * 4)
 def test_nothing_that_is_due_falls_into_a_stretch(
-    step: int, log: int, samples: int, checkpoint: int
+    step: int, log: int, samples: int, checkpoint: int, scored: int
 ) -> None:
     train = Train(steps=61, batch=2, log=log, samples=samples, checkpoint=checkpoint)
-    due = _due(train, step)
+    spec = replace(ONE, train=train, eval=replace(ONE.eval, every=scored))
+    due = _due(spec, step)
     assert step < due <= 61
     for between in range(step + 1, due):
-        assert all(between % every for every in (log, samples, checkpoint))
+        assert all(between % every for every in (log, samples, checkpoint, scored))
+
+
+def test_seeds_are_scored_while_they_train(folders: list[Path]) -> None:
+    train_together(seeds(2, "eval.every=9", "eval.count=2500"), folders[:2])
+    for folder in folders[:2]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        scored = {line["step"] for line in lines if any("modes" in name for name in line)}
+        assert scored == {9, 18, 24}
 
 
 # The benchmark

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from gankit.errors import OptionError
 from gankit.registry import REQUIRED, Entry, registry
 from gankit.registry.options import options_of
-from gankit.slots import Features, Metric
 from gankit.spec.document import Path
 from gankit.spec.source import Source
 
@@ -268,8 +267,8 @@ class Eval:
             checkpoint by the first score is kept, unless `train.best` names another.
     """
 
-    features: Annotated[Part | None, Features] = None
-    metrics: Annotated[tuple[Part, ...], Metric] = ()
+    features: Annotated[Part | None, "features"] = None
+    metrics: Annotated[tuple[Part, ...], "metric"] = ()
     count: int = 0
     every: int = 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gankit.spec import Spec, Train
+from gankit.spec import Spec
 from gankit.together.fit import check_seeds, check_stackable, check_trial
 from gankit.together.group import Group
 from gankit.together.member import Member
@@ -94,7 +94,7 @@ def _train(members: Sequence[Member], caught: Sequence[int]) -> None:
         step = min(member.trainer.step for member in running)
         behind = [member for member in running if member.trainer.step == step]
         ahead = [member.trainer.step for member in running if member not in behind]
-        until = min([_due(behind[0].trainer.train, step), *ahead])
+        until = min([_due(behind[0].spec, step), *ahead])
         if len(behind) > 1 and until - step > 1:
             engines = [member.trainer.engine for member in behind]
             if group is None or group.members != engines:
@@ -106,16 +106,18 @@ def _train(members: Sequence[Member], caught: Sequence[int]) -> None:
             member.take(until)
 
 
-def _due(train: Train, step: int) -> int:
+def _due(spec: Spec, step: int) -> int:
     """The first step after this one that a trainer has to take itself.
 
     Also the one that follows a checkpoint, because a run that goes on from there begins so too, and
     is to be the same to the last bit.
     """
-    if step % train.checkpoint == 0:
+    train = spec.train
+    saves = [every for every in (train.checkpoint, spec.eval.every) if every]
+    if any(step % every == 0 for every in saves):
         return step + 1
-    every = (train.log, train.samples, train.checkpoint)
-    return min([train.steps, *((step // each + 1) * each for each in every)])
+    others = [(step // every + 1) * every for every in (train.log, train.samples, *saves)]
+    return min(train.steps, *others)
 
 
 def _of_seed(tell: Callable[[str], object], seed: int, message: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from warnings import warn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
@@ -26,42 +26,13 @@ from gankit.train.folder import RunFolder
 from gankit.train.health import crossed, health
 from gankit.train.pictures import sample_grid
 from gankit.train.processes import Processes
+from gankit.train.record import Record, Scoring
 from gankit.train.sampling import SAMPLES, draw
 from gankit.train.signals import Stopped, stop_signals
 
-__all__ = ["Record", "Scoring", "Trainer"]
-
-
-class Scoring(Protocol):
-    """Scores a generator as a run trains it."""
-
-    every: int
-    """Steps between scores."""
-    best: str
-    """By which score the best checkpoint is kept, as `train.best` has it; may be empty."""
-
-    def scores(self, gan: GAN, network: nn.Module, step: int) -> Mapping[str, float]:
-        """The scores at a step, by name."""
-        ...
-
+__all__ = ["Trainer"]
 
 Watch = Callable[[int, Mapping[str, float], float], None]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known after a step; the numbers are read from the device when they are asked for."""
-
-    step: int
-    """Steps taken so far."""
-    measured: Mapping[str, Tensor]
-
-    def numbers(self) -> dict[str, float]:
-        """Losses, penalties, D's mean logits and the lengths of the gradients."""
-        if not self.measured:
-            return {}
-        together = torch.stack([value.double() for value in self.measured.values()])
-        return dict(zip(self.measured, together.tolist(), strict=True))
 
 
 class Trainer:
