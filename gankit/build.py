@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,6 +43,8 @@ class GAN:
     seed: int = 0
     joint: bool = False
     """D may judge real and fake images in one pass: it treats each row by itself."""
+    compiled: Collection[str] = ()
+    """Whose passes are compiled: `generator`, `discriminator`."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -161,6 +163,11 @@ def build(spec: Spec, device: torch.device | str = "cpu") -> tuple[GAN, Dataset]
         augments={part.called: made[f"augment.{part.called}"] for part in spec.augment},
         seed=spec.seed,
         joint="joint" in taken,
+        compiled={
+            name
+            for name in ("generator", "discriminator")
+            if "compiled" in taken and not differentiated_twice(spec, name == "discriminator")
+        },
     )
     for network in (gan.generator, gan.discriminator):
         twice = bool(differentiated_twice(spec, network is gan.discriminator))

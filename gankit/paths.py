@@ -56,13 +56,28 @@ def _paths(spec: Spec) -> Iterator[Path]:
     on = {
         "folded": "convolutions next to a change of size are one with it",
         "joint": "D judges real and fake images in one pass: no part of it mixes rows",
-        "attention": f"scores and softmax are one kernel, where that is faster{_but_for(spec)}",
+        "attention": "queries, keys and values are one convolution, scores and softmax one kernel, "
+        f"where that is faster{_but_for(spec)}",
         "channels_last": "channels of a position lie side by side, on CPUs and in half precision",
     }
     for name in get_args(Fast):
         check = off.get(name, lambda spec: "")
         reason = check(spec) if name in wanted else "train.fast leaves it out"
         yield Path(name, not reason, reason or on[name])
+    yield _compiled(spec)
+
+
+def _compiled(spec: Spec) -> Path:
+    """Whether the networks' passes are compiled; what is compiled has no second derivative."""
+    if not spec.train.compile:
+        return Path("compiled", False, "train.compile is off: it costs minutes at the start")
+    left = [network for network in (True, False) if differentiated_twice(spec, network)]
+    if len(left) == 2:
+        twice = _listed(differentiated_twice(spec, discriminator=False))
+        return Path("compiled", False, f"{twice} second derivatives of both networks")
+    names = _listed(differentiated_twice(spec, discriminator=True)) if left else ""
+    but = f"; not the discriminator's, of which {names} second derivatives" if left else ""
+    return Path("compiled", True, f"the networks' passes are compiled at the start{but}")
 
 
 def _but_for(spec: Spec) -> str:

@@ -527,8 +527,9 @@ def test_twin_an_estimate_that_moves_twice_or_never_fails() -> None:
 
 
 class Uncloned(SpectralNorm):
-    def sigma(self, weight: Tensor) -> Tensor:
-        return torch.dot(self.u, self._wide(weight).mv(self.v))
+    def forward(self, weight: Tensor) -> Tensor:
+        self.move(weight)
+        return self.plain(weight, self.u, self.v)
 
 
 def test_twin_buffers_that_are_not_cloned_fail_two_forwards() -> None:
@@ -557,8 +558,8 @@ def test_spectral_norms_gradient_is_the_closed_form(kind: str) -> None:
 
 
 class Detached(SpectralNorm):
-    def sigma(self, weight: Tensor) -> Tensor:
-        return super().sigma(weight).detach()
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / self.sigma(weight).detach()
 
 
 def test_twin_a_sigma_without_gradient_fails_the_closed_form() -> None:
@@ -574,6 +575,76 @@ def test_spectral_norm_has_a_second_derivative(kind: str) -> None:
     weight = raw(layer).detach().requires_grad_()
     assert gradcheck(estimate(layer), (weight,))
     assert gradgradcheck(estimate(layer), (weight,))
+
+
+def check_sigma_is_newest(layer: Any, change: Callable[[Tensor], object]) -> None:
+    """What is divided by belongs to the weight as it is, also where it moved before."""
+    with ops.held(layer):
+        ops.move(layer)
+        with torch.no_grad():
+            change(raw(layer))
+        found = layer.weight
+    torch.testing.assert_close(found, raw(layer) / estimate(layer).sigma(raw(layer)))
+
+
+def test_a_weight_that_changed_after_the_move_is_divided_by_a_sigma_of_its_own() -> None:
+    for change in (lambda weight: weight, lambda weight: weight.mul_(3)):
+        check_sigma_is_newest(moved(spectral(layer_of("conv2d"))), change)
+
+
+def test_twin_a_change_that_nobody_is_told_of_is_found() -> None:
+    with pytest.raises(AssertionError):
+        check_sigma_is_newest(
+            moved(spectral(layer_of("conv2d"))), lambda weight: weight.data.mul_(3)
+        )
+
+
+def check_together(move: Callable[[nn.Module], None]) -> None:
+    """Estimates that move together come to what each comes to alone, whatever their kind."""
+    layers = [spectral(layer_of(kind), iterations=1 + i % 2) for i, kind in enumerate(LAYERS)]
+    layers.append(spectral(layer_of("linear").double()))
+    together = nn.ModuleList(moved(layer) for layer in layers)
+    alone = copy.deepcopy(together)
+    move(together)
+    for (one, _), (other, weight) in zip(
+        ops.estimates(together), ops.estimates(alone), strict=True
+    ):
+        other.move(weight)
+        torch.testing.assert_close(one.state_dict(), other.state_dict())
+
+
+def test_estimates_move_together_as_they_do_alone() -> None:
+    check_together(ops.move)
+
+
+def test_twin_estimates_that_move_with_the_options_of_another_are_found() -> None:
+    def alike(network: nn.Module) -> None:
+        pairs = [pair for pair in ops.estimates(network) if pair[0].u.dtype == torch.float32]
+        for estimate, _ in pairs:
+            estimate.iterations = 1
+        SpectralNorm.move_all(pairs)
+
+    with pytest.raises(AssertionError):
+        check_together(alike)
+
+
+@pytest.mark.slow
+def test_spectral_norm_compiles_to_one_graph() -> None:
+    """By hand: moving and dividing are part of it, and nothing falls back on Python."""
+    plain = nn.Sequential(
+        moved(spectral(layer_of("conv2d"))), nn.Tanh(), moved(spectral(nn.Conv2d(4, 2, 1)))
+    )
+    net = copy.deepcopy(plain)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    x = example(plain[0])
+    for _ in range(3):
+        y, z = plain(x), compiled(x)
+        torch.testing.assert_close(z, y)
+        y.square().sum().backward()
+        z.square().sum().backward()
+    for one, other in zip(plain.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net.state_dict(), plain.state_dict())
 
 
 def check_zero(norm: Callable[[nn.Module], Any]) -> None:
@@ -672,13 +743,14 @@ def test_no_product_of_sigma_is_taken_under_autocast() -> None:
         layer(example(layer))
         ops.move(layer)
         ops.settle(layer)
+        layer.eval()(example(layer))
     assert seen == [False] * len(seen)
     assert len(seen) >= 4
 
 
 class Cast(SpectralNorm):
-    def sigma(self, weight: Tensor) -> Tensor:
-        return (self.u[None] @ self._wide(weight) @ self.v[:, None]).squeeze()
+    def _sigma(self, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (u[None] @ self._wide(weight) @ v[:, None]).squeeze()
 
 
 def test_autocast_does_not_reach_sigma() -> None:

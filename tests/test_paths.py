@@ -21,6 +21,7 @@ from gankit.build import build
 from gankit.norms import spectral
 from gankit.ops import conv_pool, folded_kernel, plainly, resampled, upsample_conv
 from gankit.paths import paths, resolved
+from gankit.slots import Norm
 from gankit.spec import Spec, loads
 from gankit.train.engine import Engine
 from gankit.train.plan import plan
@@ -176,6 +177,53 @@ def test_twin_padding_with_anything_else_fails(monkeypatch: pytest.MonkeyPatch) 
     one = attention_of(padded, 1, 2, (3, 4), 2, 5)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(one, attention_of(explicit, 1, 2, (3, 4), 2, 5))
+
+
+def check_projected(**options: Any) -> None:
+    """Queries, keys and values of one convolution are those of three, and their gradients too."""
+    attention = SelfAttention2d(8, Norm(spectral), reduction=2, **options).double().eval()
+    nn.init.ones_(attention.gamma)
+    found = []
+    for attention.fast in (True, False):
+        x = drawn(3, 2, 8, 6, 4).requires_grad_()
+        made = attention(x)
+        wanted = [x, *attention.parameters()]
+        gradients = torch.autograd.grad((made * drawn(4, *made.shape)).sum(), wanted)
+        found.append([made.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"value_reduction": 2, "pool": 2, "bias": False}])
+def test_queries_keys_and_values_are_one_convolution(options: dict[str, Any]) -> None:
+    check_projected(**options)
+
+
+def test_twin_queries_for_keys_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("gankit.attentions.self_attention")
+    right = SelfAttention2d._projected
+
+    def swapped(self: SelfAttention2d, x: Tensor) -> Any:
+        queries, keys, values = right(self, x)
+        return (keys, queries, values) if self.fast else (queries, keys, values)
+
+    monkeypatch.setattr(module.SelfAttention2d, "_projected", swapped)
+    with pytest.raises(AssertionError):
+        check_projected(pool=2)
+
+
+def test_projections_that_are_no_convolutions_are_called() -> None:
+    class Doubled(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * self.layer(x)
+
+    attention = SelfAttention2d(8, Norm(Doubled))
+    queries, _, _ = attention._projected(drawn(0, 1, 8, 2, 2).float())
+    torch.testing.assert_close(queries, attention.query(drawn(0, 1, 8, 2, 2).float()))
 
 
 @pytest.mark.parametrize(

@@ -637,6 +637,7 @@ CHANGED = [
     *("penalty.wgan_gp={}", "augment.flip={}", "train.batch=32", "train.precision=bf16"),
     *("train.batches=joint", "train.ema=0.9", "train.ema={ half_life = 10 }"),
     *("train.accumulate=2", "train.clip=1", "train.top_k=0.5", "train.fast=false"),
+    "train.compile=true",
     *("discriminator_optimizer=adam", "discriminator_optimizer=rmsprop"),
 ]
 

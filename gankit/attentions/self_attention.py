@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,12 +75,23 @@ class SelfAttention2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).flatten(2).transpose(1, 2)  # (B, HW, C / reduction)
-        key = self.pool(self.key(x)).flatten(2).transpose(1, 2)
-        value = self.pool(self.value(x)).flatten(2).transpose(1, 2)
+        queries, keys, values = self._projected(x)
+        query = queries.flatten(2).transpose(1, 2)  # (B, HW, C / reduction)
+        key = self.pool(keys).flatten(2).transpose(1, 2)
+        value = self.pool(values).flatten(2).transpose(1, 2)
         attended = self._form(query, key)(query, key, value)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(attended)
+
+    def _projected(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values: one convolution where all three are convolutions."""
+        layers: list[Any] = [self.query, self.key, self.value]
+        if not self.fast or not all(isinstance(layer, nn.Conv2d) for layer in layers):
+            return [layer(x) for layer in layers]
+        weights = [layer.weight for layer in layers]
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        every = F.conv2d(x, torch.cat(weights), torch.cat(biases) if biases else None)
+        return every.split([len(weight) for weight in weights], 1)
 
     def _form(self, query: Tensor, key: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         if self.second_order or not self.fast:

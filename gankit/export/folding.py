@@ -7,7 +7,6 @@ nobody else reads that layer: both exact, up to rounding. What cannot be folded 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Iterable
 
@@ -15,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.nn.utils import parametrize
 
-from gankit.ops import TRANSPOSED
+from gankit.ops import TRANSPOSED, parametrizations, unparametrized
 
 __all__ = ["Passed", "fold_batchnorms", "fold_weights", "restructured"]
 
@@ -41,30 +39,10 @@ class Passed(nn.Module):
         return x
 
 
-@torch.no_grad()
 def fold_weights(network: nn.Module) -> tuple[nn.Module, int]:
     """A copy in which no weight is parametrized, and how many were; in evaluation mode."""
-    plain = copy.deepcopy(network).eval()
-    count = 0
-    for module in list(plain.modules()):
-        if parametrize.is_parametrized(module):
-            module.__class__ = _again(type(module))
-            names = list(module.parametrizations)  # type: ignore[arg-type]
-            for name in names:
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-                value: Tensor = getattr(module, name)
-                if not isinstance(value, nn.Parameter):
-                    # What torch leaves of a weight with several originals, where gradients are off.
-                    delattr(module, name)
-                    module.register_parameter(name, nn.Parameter(value))
-            count += len(names)
-    return plain.requires_grad_(False), count
-
-
-def _again(cls: type) -> type:
-    """A class like this one: torch takes parametrizations off the class, which copies share."""
-    own = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
-    return type(cls.__name__, cls.__bases__, own)
+    count = sum(1 for _ in parametrizations(network))
+    return unparametrized(network).eval().requires_grad_(False), count
 
 
 def fold_batchnorms(network: nn.Module, program: ExportedProgram) -> tuple[list[str], int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from gankit.errors import OptionError
-from gankit.ops import TRANSPOSED, Estimate, as_matrix, full_precision, power_iteration, top_vectors
+from gankit.ops import (
+    TRANSPOSED,
+    AsMatrix,
+    Estimate,
+    as_matrix,
+    full_precision,
+    power_iteration,
+    top_vectors,
+)
 from gankit.registry import norm
 
 __all__ = ["Clip", "SpectralNorm", "clip", "none", "spectral", "weightnorm"]
@@ -26,13 +35,12 @@ class SpectralNorm(Estimate):
     u: Tensor
     v: Tensor
 
-    def __init__(
-        self, weight: Tensor, matrix: Callable[[Tensor], Tensor], iterations: int, eps: float
-    ) -> None:
+    def __init__(self, weight: Tensor, matrix: AsMatrix, iterations: int, eps: float) -> None:
         super().__init__()
         self.matrix = matrix
         self.iterations = iterations
         self.eps = eps
+        self._moved: tuple[Tensor, int] | None = None
         wide = self._wide(weight)
         for name, length in zip("uv", wide.shape, strict=True):
             self.register_buffer(name, _start(length).to(wide))
@@ -44,6 +52,7 @@ class SpectralNorm(Estimate):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpectralNorm:
         # `.half()` must not reach u and v: in low precision the iteration stalls.
         super()._apply(fn, recurse)
+        self._moved = None
         for name in ("u", "v"):
             buffer = getattr(self, name)
             if torch.finfo(buffer.dtype).bits < 32:
@@ -51,13 +60,29 @@ class SpectralNorm(Estimate):
                 setattr(self, name, F.normalize(buffer.float(), dim=0))
         return self
 
-    @torch.no_grad()
     def move(self, weight: Tensor, /) -> None:
         """Take the option's number of power iterations."""
-        with full_precision(weight):
-            matrix = self._wide(weight)
-            for _ in range(self.iterations):
-                power_iteration(matrix, self.u, self.v, self.eps)
+        self.move_all([(self, weight)])
+
+    @classmethod
+    @torch.no_grad()
+    def move_all(cls, pairs: Sequence[tuple[Self, Tensor]], /) -> None:
+        """Take power iterations of many weights together."""
+        alike: dict[tuple[object, ...], list[tuple[Self, Tensor]]] = {}
+        for each, weight in pairs:
+            key = each.iterations, each.eps, each.u.dtype, each.u.device
+            alike.setdefault(key, []).append((each, weight))
+        for group in alike.values():
+            first, weight = group[0]
+            with full_precision(weight):
+                matrices = [each._wide(weight) for each, weight in group]
+                us, vs = [each.u for each, _ in group], [each.v for each, _ in group]
+                for _ in range(first.iterations):
+                    sigmas = power_iteration(matrices, us, vs, first.eps)
+            if torch.compiler.is_compiling() or weight.is_inference():
+                continue  # neither tells whether a weight has changed
+            for (each, weight), sigma in zip(group, sigmas, strict=True):
+                each._moved = sigma, weight._version
 
     @torch.no_grad()
     def settle(self, weight: Tensor, /) -> None:
@@ -71,25 +96,73 @@ class SpectralNorm(Estimate):
                 u, v = top_vectors(matrix / largest, _start(len(self.u)).to(self.u))
                 self.u.copy_(u)
                 self.v.copy_(v)
+                self._moved = None
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The estimate u^T W v of the largest singular value; differentiable in the weight."""
+        # Copies, because the next forward overwrites the buffers that this graph would hold.
+        return self._sigma(weight, self.u.clone(), self.v.clone())
+
+    def _sigma(self, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
         with full_precision(weight):
-            # Copies, because the next forward overwrites the buffers that this graph would hold.
-            return torch.dot(self.u.clone(), self._wide(weight).mv(self.v.clone()))
+            return torch.dot(u, self._wide(weight).mv(v))
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.training and not self.held:
             self.move(weight)
-        sigma = self.sigma(weight)
+        if torch.compiler.is_compiling():  # what is compiled is made one with its neighbours there
+            return self.plain(weight, self.u.clone(), self.v.clone())
+        # What a power iteration ends with is sigma; of a weight that has changed since it is not.
+        moved, self._moved = self._moved, None
+        with torch.no_grad():
+            sigma = moved[0] if moved and moved[1] == weight._version else self.sigma(weight)
+        divided: Tensor = _Divided.apply(weight, self.u.clone(), self.v.clone(), sigma, self)
+        return divided
+
+    def plain(self, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """W / u^T W v, as autograd differentiates it any number of times."""
+        return weight / self._divisor(self._sigma(weight, u, v)).to(weight.dtype)
+
+    def _divisor(self, sigma: Tensor) -> Tensor:
         # A weight of zero has no direction to normalise: it stays zero, with finite gradients.
-        sigma = torch.where(sigma > self.eps, sigma, torch.ones_like(sigma))
-        return weight / sigma.to(weight.dtype)
+        return torch.where(sigma > self.eps, sigma, torch.ones_like(sigma))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """An assigned weight is stored as it is, and the estimate settles on it."""
         self.settle(weight)
         return weight
+
+
+class _Divided(torch.autograd.Function):
+    """W / sigma, with the gradient in closed form: (g - <g, W / sigma> u v^T) / sigma.
+
+    That reads and writes a third of what autograd does for the same.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, of: SpectralNorm
+    ) -> Tensor:
+        ctx.save_for_backward(weight, u, v, sigma)
+        ctx.of = of
+        return weight / of._divisor(sigma).to(weight.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        of: SpectralNorm = ctx.of
+        weight, u, v, sigma = ctx.saved_tensors
+        if torch.is_grad_enabled():  # and so the gradient of this gradient may be asked for
+            (given,) = torch.autograd.grad(
+                of.plain(weight, u, v), weight, gradient, create_graph=True
+            )
+            return given, None, None, None, None
+        divisor = of._divisor(sigma)
+        with full_precision(weight):
+            along = torch.dot(gradient.to(u.dtype).flatten(), weight.to(u.dtype).flatten())
+            along = torch.where(sigma > of.eps, along / divisor.square(), 0.0)
+            left, right = of.matrix.product(u * -along, v, weight.shape)
+            given = (gradient / divisor).addcmul_(left, right).to(weight.dtype)
+        return given, None, None, None, None
 
 
 def _start(length: int) -> Tensor:

@@ -1,25 +1,30 @@
 """Arithmetic that parts share, and that must be exact and fast."""
 
 from gankit.ops.estimates import (
-    TRANSPOSED,
     Computed,
     Estimate,
-    as_matrix,
     computed,
     estimates,
-    full_precision,
     held,
     is_running,
     move,
     parametrizations,
-    power_iteration,
     settle,
+    unparametrized,
+)
+from gankit.ops.matrices import (
+    TRANSPOSED,
+    AsMatrix,
+    as_matrix,
+    full_precision,
+    power_iteration,
     top_vectors,
 )
 from gankit.ops.resampled import channels_last, conv_pool, folded_kernel, plainly, upsample_conv
 
 __all__ = [
     "TRANSPOSED",
+    "AsMatrix",
     "Computed",
     "Estimate",
     "as_matrix",
@@ -37,5 +42,6 @@ __all__ = [
     "power_iteration",
     "settle",
     "top_vectors",
+    "unparametrized",
     "upsample_conv",
 ]

@@ -1,4 +1,4 @@
-"""Arithmetic on weights that several parts share: the matrix a layer is, estimates that move.
+"""Estimates that follow a weight, and weights that are computed once for many readers.
 
 An estimate is a parametrization with buffers that follow a weight through training, such as the
 singular vectors of spectral norm. By hand it moves at every forward pass in training mode. Inside
@@ -8,6 +8,7 @@ the engine opens for each turn: every parametrized weight is computed once, whoe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,29 +16,21 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 __all__ = [
-    "TRANSPOSED",
     "Computed",
     "Estimate",
-    "as_matrix",
     "computed",
     "estimates",
-    "full_precision",
     "held",
     "is_running",
     "move",
     "parametrizations",
-    "power_iteration",
     "settle",
-    "top_vectors",
+    "unparametrized",
 ]
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Layers that keep their output channels in the second axis of their weight."""
 
 
 class Estimate(nn.Module):
@@ -49,6 +42,12 @@ class Estimate(nn.Module):
     def move(self, weight: Tensor, /) -> None:
         """Bring the estimate one step closer to the weight as it is now."""
         raise NotImplementedError
+
+    @classmethod
+    def move_all(cls, pairs: Sequence[tuple[Any, Tensor]], /) -> None:
+        """Move many estimates of this kind, each with its weight."""
+        for estimate, weight in pairs:
+            estimate.move(weight)
 
     def settle(self, weight: Tensor, /) -> None:
         """Bring the estimate to where moving would leave it."""
@@ -89,9 +88,12 @@ def is_running(name: str, buffer: Tensor) -> bool:
 
 
 def move(network: nn.Module) -> None:
-    """Bring every estimate one step closer to its weight."""
+    """Bring every estimate one step closer to its weight, those of one kind together."""
+    kinds: dict[type[Estimate], list[tuple[Estimate, Tensor]]] = {}
     for estimate, weight in estimates(network):
-        estimate.move(weight)
+        kinds.setdefault(type(estimate), []).append((estimate, weight))
+    for kind, pairs in kinds.items():
+        kind.move_all(pairs)
 
 
 def settle(network: nn.Module) -> None:
@@ -142,6 +144,30 @@ def computed(network: nn.Module, trained: bool = True) -> Iterator[Computed]:
             del each.__dict__["forward"]
 
 
+def unparametrized(network: nn.Module) -> nn.Module:
+    """A copy in which every weight is a plain parameter, of the value that it has now."""
+    plain = copy.deepcopy(network)
+    with torch.no_grad(), held(plain):
+        for module in list(plain.modules()):
+            if not parametrize.is_parametrized(module):
+                continue
+            module.__class__ = _again(type(module))
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                value: Tensor = getattr(module, name)
+                if not isinstance(value, nn.Parameter):
+                    # What torch leaves of a weight with several originals, where gradients are off.
+                    delattr(module, name)
+                    module.register_parameter(name, nn.Parameter(value))
+    return plain
+
+
+def _again(cls: type) -> type:
+    """A class like this one: torch takes parametrizations off the class, which copies share."""
+    own = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    return type(cls.__name__, cls.__bases__, own)
+
+
 class _Given:
     """In the place of a parametrization's forward; a copy made meanwhile computes for itself."""
 
@@ -155,70 +181,3 @@ class _Given:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Tensor]:
         copied = memo[id(self.of)]
         return MethodType(type(copied).forward, copied)
-
-
-def as_matrix(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """How to read a layer's weight as a matrix: output channels x all the rest.
-
-    Transposed convolutions keep their output channels in the second axis, split over groups; many
-    public copies of spectral norm take the first and so normalise another matrix.
-
-    Shape: weight of the layer -> (out_channels, the product of the other axes per group).
-    """
-    groups = layer.groups if isinstance(layer, TRANSPOSED) else 0
-
-    def matrix(weight: Tensor) -> Tensor:
-        if groups:
-            grouped = weight.unflatten(0, (groups, weight.shape[0] // groups))
-            weight = grouped.transpose(1, 2).flatten(0, 1)
-        return weight.flatten(1)
-
-    return matrix
-
-
-def full_precision(tensor: Tensor) -> torch.autocast:
-    """No autocast, which would run products of weights in half precision."""
-    device = "cpu" if tensor.is_meta else tensor.device.type
-    return torch.autocast(device, enabled=False)
-
-
-@torch.no_grad()
-def power_iteration(matrix: Tensor, u: Tensor, v: Tensor, eps: float) -> None:
-    """One step of the power method, in place: v <- W^T u / |W^T u|, u <- W v / |W v|.
-
-    A product shorter than `eps` has no direction, and leaves the vector as it was; a weight that
-    passes through zero would otherwise stop its estimate for good.
-
-    Shape: matrix (rows, columns), u (rows,), v (columns,), all of one floating type.
-    """
-    for vector, product in ((v, matrix.t().mv), (u, matrix.mv)):
-        image = product(u if vector is v else v)
-        length = torch.linalg.vector_norm(image)
-        vector.copy_(torch.where(length > eps, image / length.clamp_min(eps), vector))
-
-
-@torch.no_grad()
-def top_vectors(matrix: Tensor, start: Tensor, most: int = 64) -> tuple[Tensor, Tensor]:
-    """The singular vectors u and v of the largest singular value, by the method of Lanczos.
-
-    Golub and Van Loan, "Matrix Computations" (4th edition, 2013), section 10.4. From the same
-    products it learns far more than power iteration: on a random matrix of 1024 x 9216, 64 steps
-    leave sigma within 1e-6, where 200 power iterations leave it 1e-3 off.
-
-    A matrix of zeros gives `start` and zeros.
-
-    Shape: matrix (rows, columns), start (rows,) -> u (rows,), v (columns,).
-    """
-    basis = F.normalize(start, dim=0)[:, None]
-    while basis.shape[1] < min(most, len(start)):
-        rest = image = matrix.mv(matrix.t().mv(basis[:, -1]))
-        for _ in range(2):  # rounding leaves the first pass short of orthogonal
-            rest = rest - basis.mv(basis.t().mv(rest))
-        length = torch.linalg.vector_norm(rest)
-        if length <= 1e-5 * torch.linalg.vector_norm(image):
-            break  # the basis holds all that the matrix makes of `start`
-        basis = torch.cat([basis, (rest / length)[:, None]], dim=1)
-    image = matrix.t() @ basis
-    _, vectors = torch.linalg.eigh(image.t() @ image)
-    u = F.normalize(basis.mv(vectors[:, -1]), dim=0)
-    return u, F.normalize(matrix.t().mv(u), dim=0)

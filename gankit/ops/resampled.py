@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gankit.ops.estimates import full_precision
+from gankit.ops.matrices import full_precision
 
 __all__ = ["channels_last", "conv_pool", "folded_kernel", "plainly", "upsample_conv"]
 

@@ -376,7 +376,7 @@ def _table(value: Any) -> dict[str, Any] | None:
 
 def _default(option: Option) -> Any:
     """The part in a slot that is not mentioned, as a spec would write it."""
-    absent = option.default is REQUIRED
+    absent = option.default is REQUIRED or option.default is None
     return None if absent else describe(option.slot, option.default, full=False)
 
 

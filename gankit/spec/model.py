@@ -139,7 +139,7 @@ def describe(slot: str | None, value: Any, full: bool = True) -> Any:
         return _set_of_norms(items) if slot == "norm" else items
     if is_dataclass(value) and not isinstance(value, type) and slot is None:
         return dict(vars(value))
-    if slot is None or value is REQUIRED:
+    if slot is None or value is None or value is REQUIRED:
         return value
     if hasattr(value, "makers"):
         return describe(slot, [maker for maker in value.makers if _acts(maker)], full)
@@ -211,6 +211,8 @@ class Train:
         fast: compute in the fastest of several exact forms: all, none, or a list of them, which
             are `folded` convolutions, `joint` passes of D, fused `attention`, and feature maps with
             `channels_last`. They differ in rounding alone.
+        compile: compile the passes of both networks, which takes minutes at the start and is faster
+            from then on; needs a C++ compiler, or on a GPU Triton. Differs in rounding alone.
         ema: decay per step of the averaged generator, or a half-life in images; 0 for none.
         checkpoint: save every so many steps, and at the end.
         samples: draw a grid every so many steps, and at the end.
@@ -229,6 +231,7 @@ class Train:
     top_k: float = 1.0
     batches: Literal["separate", "joint"] = "separate"
     fast: bool | tuple[Fast, ...] = True
+    compile: bool = False
     ema: float | HalfLife = 0.0
     checkpoint: int = 1000
     samples: int = 1000

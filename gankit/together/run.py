@@ -62,7 +62,7 @@ def train_together(
             say = partial(_of_seed, tell, spec.seed)
             folder = RunFolder(path)
             try:
-                saved = opened(spec, folder, 1, stack, say, packed=len(specs))
+                saved = opened(spec, folder, 1, device, stack, say, packed=len(specs))
             except OSError as error:
                 raise unwritten(error) from error
             trainer = trainer_of(

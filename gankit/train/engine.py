@@ -192,7 +192,7 @@ class Engine:
             fake = self.objective.fakes(share)
             self.objective.turn(fault.player, fault.step, share, fake, draws)
 
-        with held(*networks.values()):
+        with held(*networks.values()), self.objective.plainly():
             return first_layer(networks, run)
 
     def state(self) -> dict[str, Any]:

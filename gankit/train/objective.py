@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from gankit.registry import registry
 from gankit.slots import Turn, conditional, features_of, heads_of
 from gankit.spec import Train
 from gankit.train.batches import Draws, Share
+from gankit.train.compiled import Compiled
 from gankit.train.precision import Precision
 from gankit.train.scaling import scaled
 
@@ -30,8 +32,11 @@ class Objective:
         self.train = train
         self.precision = precision
         self.factors: Mapping[str, float] = {}
-        self.generate = conditional(gan.generator, "labels")
-        self.discriminate = conditional(gan.discriminator, "labels")
+        self._plain = [conditional(each, "labels") for each in (gan.generator, gan.discriminator)]
+        self.generate, self.discriminate = (
+            Compiled(getattr(gan, name)) if name in gan.compiled else plain
+            for name, plain in zip(("generator", "discriminator"), self._plain, strict=True)
+        )
         entries = {n: registry.entry_of("penalty", each) for n, each in gan.penalties.items()}
         self._twice = {n for n, entry in entries.items() if entry and "second_order" in entry.needs}
 
@@ -39,6 +44,22 @@ class Objective:
         """Multiply numbers of the parts, as schedules have it for a step."""
         self.factors = factors
         self.parts = scaled(self.gan, factors)
+
+    @property
+    def compilations(self) -> int:
+        """How many functions were compiled so far."""
+        networks = (self.generate, self.discriminate)
+        return sum(each.compilations for each in networks if isinstance(each, Compiled))
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """Within, the networks are called as they are, layer by layer."""
+        compiled = self.generate, self.discriminate
+        self.generate, self.discriminate = self._plain
+        try:
+            yield
+        finally:
+            self.generate, self.discriminate = compiled
 
     def fakes(self, share: Share) -> Tensor:
         """What G makes of a share's latents."""

@@ -340,6 +340,7 @@ _MISTAKES = (
 
 def _memory(spec: Spec, turns: Sequence[str] | dict[str, int]) -> int | None:
     """The peak of a dry run, where the parts can do without values."""
+    spec = replace(spec, train=replace(spec.train, compile=False))
     make: Callable[[], Any] = partial(build, spec, "meta")
     try:
         return peak_bytes(make, spec.train, tuple(turns))

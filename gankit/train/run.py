@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -16,18 +17,20 @@ from gankit.datasets import Folder
 from gankit.datasets.resident import resident
 from gankit.errors import Diverged, GankitError, SetupError, SpecError
 from gankit.fit import promised
-from gankit.paths import resolved
+from gankit.paths import paths, resolved
 from gankit.registry import hand
 from gankit.slots import Logger
 from gankit.spec import Spec, problem_at
 from gankit.train import checkpoint
 from gankit.train.batches import check_shares
 from gankit.train.checkpoint import Checkpoint
+from gankit.train.compiled import has_compiler
 from gankit.train.epochs import Epochs
 from gankit.train.folder import RunFolder
 from gankit.train.memory import out_of_memory, room_for
 from gankit.train.plan import plan
 from gankit.train.processes import Processes, joined, launched, started
+from gankit.train.record import Record
 from gankit.train.scoring import InTraining, described, evaluation_of
 from gankit.train.signals import Stopped, stop_signals
 from gankit.train.trainer import Trainer
@@ -69,6 +72,7 @@ def run(
         CheckpointError: the folder belongs to another spec, or no checkpoint in it is sound.
         Diverged: a number is not finite.
     """
+    began = time.perf_counter()
     refusal = refusal_of(spec)
     device = _own(torch.device(device))
     folder = RunFolder(path)
@@ -80,11 +84,14 @@ def run(
         except ValueError as error:
             refusal = refusal or SetupError(str(error))
         _refuse(processes, refusal)  # before a folder is made
-        saved = _first(processes, lambda: opened(spec, folder, processes.count, stack, tell))
+        saved = _first(
+            processes, lambda: opened(spec, folder, processes.count, device, stack, tell)
+        )
         caught = stack.enter_context(stop_signals())
         trainer = trainer_of(
             spec, folder, device, saved, stack, caught, processes=processes, watch=watch, tell=tell
         )
+        trainer.callbacks = [_first_step(trainer, began, tell)]
         status = folder.write_status if processes.rank == 0 else _silent
         return _trained(trainer, spec, device, status, tell)
 
@@ -114,6 +121,9 @@ def trainer_of(
             )
             scoring = InTraining(spec, evaluation, folder.path)
         data = resident(data, device, tell)
+        if gan.compiled and not has_compiler(device):
+            tell("train.compile: there is no compiler here; goes on without")
+            gan.compiled = ()
         trainer = Trainer(
             gan,
             data,
@@ -140,6 +150,24 @@ def trainer_of(
     if saved is not None:
         trainer.restore(saved)
     return trainer
+
+
+def _first_step(
+    trainer: Trainer, began: float, tell: Callable[[str], object]
+) -> Callable[[Record], None]:
+    """Tells once how long it took to get to the end of the first step."""
+    told = False
+
+    def first(record: Record) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            record.numbers()  # waits for the device
+            count = trainer.engine.objective.compilations
+            compiled = f", in which {count} passes were compiled" if count else ""
+            tell(f"first step after {time.perf_counter() - began:.1f} s{compiled}")
+
+    return first
 
 
 def _trained(
@@ -208,6 +236,7 @@ def opened(
     spec: Spec,
     folder: RunFolder,
     processes: int,
+    device: torch.device,
     stack: ExitStack,
     tell: Callable[[str], object],
     **noted: int,
@@ -218,7 +247,7 @@ def opened(
     saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
     for complaint in complaints:
         tell(complaint)
-    for change in folder.note_environment(processes, **noted):
+    for change in folder.note_environment(processes, paths=_taken(spec, device), **noted):
         tell(f"not as before, so not to the same bits: {change}")
     if saved is not None:
         where = f"at step {saved.step:,} of {spec.train.steps:,}"
@@ -228,6 +257,14 @@ def opened(
             tell(f"{folder.path} is finished, {where}; a larger train.steps would go on")
     folder.forget_after(saved.step if saved else 0)
     return saved
+
+
+def _taken(spec: Spec, device: torch.device) -> str:
+    """The fast paths that a start takes, of which exactness is a matter too."""
+    taken = [path.name for path in paths(spec) if path.taken]
+    if not has_compiler(device):
+        taken = [name for name in taken if name != "compiled"]
+    return ", ".join(taken) or "none"
 
 
 def _first(processes: Processes, open_it: Callable[[], Checkpoint | None]) -> Checkpoint | None:
