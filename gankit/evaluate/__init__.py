@@ -2,7 +2,7 @@
 
 from gankit.evaluate.card import SUBJECT, Card, Difference
 from gankit.evaluate.defaults import default_count, default_features, default_metrics
-from gankit.evaluate.evaluation import Evaluation, Named, batches, named
+from gankit.evaluate.evaluation import Evaluation, Named, batches, named, provided
 from gankit.evaluate.given import given
 from gankit.evaluate.scores import Compared, Scores, compared, read, write
 
@@ -21,6 +21,7 @@ __all__ = [
     "default_metrics",
     "given",
     "named",
+    "provided",
     "read",
     "write",
 ]

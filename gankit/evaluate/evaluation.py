@@ -23,7 +23,7 @@ from gankit.fit import promised
 from gankit.registry import Entry, hand, registry
 from gankit.slots import Dataset, Features, Gathered, Seen
 
-__all__ = ["Batch", "Evaluation", "Named", "batches", "named"]
+__all__ = ["Batch", "Evaluation", "Named", "batches", "named", "provided"]
 
 BATCH = 64
 """How many images are looked at together; rows do not touch each other."""
@@ -42,9 +42,10 @@ class Named:
 
     @property
     def text(self) -> str:
-        """Its name, and every option that it has."""
+        """Its name, every option that it has, and where it comes from if it is not gankit's."""
         written = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
-        return f"{self.entry.name}({written})" if written else self.entry.name
+        named = f"{self.entry.name}({written})" if written else self.entry.name
+        return named + provided(self.entry)
 
 
 def named(kind: str, name: str, options: Mapping[str, Any], *offered: Any) -> Named:
@@ -59,6 +60,11 @@ def named(kind: str, name: str, options: Mapping[str, Any], *offered: Any) -> Na
     made = hand(made, *offered) if entry.kind.form == "maker" else made
     defaults = {key: option.default for key, option in entry.options.items()}
     return Named(promised(kind, made), entry, {**defaults, **options})
+
+
+def provided(entry: Entry) -> str:
+    """Whose a part is, for those of other makers: what they change, nobody numbers."""
+    return "" if entry.provider.name == "gankit" else f" of {entry.provider}"
 
 
 class Evaluation:
@@ -109,6 +115,16 @@ class Evaluation:
     def real_count(self) -> int:
         """How many real images are looked at: the first so many, or all."""
         return min(self._most or len(self.data), len(self.data))
+
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Look at one real image, so that features without their weights are known of at once.
+
+        Raises:
+            SetupError: of the features or the data.
+        """
+        for images, _ in batches(self.data, 1):
+            self.features.part(images.to(self.device))
 
     def score(self, images: Iterable[Batch], about: Mapping[str, str], count: int) -> Scores:
         """The scores of generated images; `about` are the lines of the card that tell of them.
@@ -185,8 +201,8 @@ class Evaluation:
         found: dict[str, Gathered] = {name: m.part.gather() for name, m in self.metrics.items()}
         self.tell(f"looks at {count:,} {what} images")
         for batch, labels in images:
-            seen: Seen = self.features.part(batch.to(self.device))
             try:
+                seen: Seen = self.features.part(batch.to(self.device))
                 for gathered in found.values():
                     gathered.add(seen._replace(labels=labels))
             except ValueError as error:

@@ -14,6 +14,10 @@ from gankit.evaluate.card import Card, Difference
 __all__ = ["Compared", "Scores", "compared", "read", "write"]
 
 
+MOST = 1e300
+"""Beyond it no score is read; what is not a number, or infinite, is not below it."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """What was measured of one set of images, and how."""
@@ -56,24 +60,37 @@ def read(file: Path) -> list[Scores]:
         DataError: it cannot be read, or holds none.
     """
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        found = [
-            Scores(
-                {str(name): float(value) for name, value in each["scores"].items()},
-                dict(each["of"]),
-                dict(each["better"]),
-                Card(dict(each["card"])),
-                tuple(each["notes"]),
-            )
-            for each in held
-        ]
+        found = [_read(each) for each in json.loads(file.read_text(encoding="utf-8"))]
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file} holds no scores of gankit eval") from error
     if not found:
         raise DataError(f"{file} holds no scores")
     return found
+
+
+def _read(told: Any) -> Scores:
+    """Scores from plain values, which anybody may have written.
+
+    Raises:
+        ValueError: they are not what `Scores.json` gives; or LookupError, TypeError, ...
+    """
+    values, notes = dict(told["scores"]), list(told["notes"])
+    of, better, lines = dict(told["of"]), dict(told["better"]), dict(told["card"])
+    texts = [*values, *of.items(), *better.items(), *lines.items(), notes]
+    if not all(type(text) is str for each in texts for text in _each(each)):
+        raise ValueError("names and lines are text")
+    if not all(type(value) in (int, float) and abs(value) < MOST for value in values.values()):
+        raise ValueError("scores are numbers")
+    if values.keys() - of.keys() or set(better.values()) - {"lower", "higher"}:
+        raise ValueError("every score is some metric's; lower or higher is better")
+    finite = {name: float(value) for name, value in values.items()}
+    return Scores(finite, of, better, Card(lines), tuple(notes))
+
+
+def _each(told: Any) -> Sequence[Any]:
+    return told if isinstance(told, tuple | list) else (told,)
 
 
 @dataclass(frozen=True)

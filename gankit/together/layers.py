@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gankit import norms
 from gankit.norms import SpectralNorm
-from gankit.ops import Estimate, full_precision
+from gankit.norms.weight import Divided
+from gankit.ops import Estimate, full_precision, power_iteration
 
 __all__ = ["BatchNorm", "Dense", "GroupNorm", "Spectral"]
 
@@ -130,40 +131,34 @@ class Spectral(Estimate):
 
     def __init__(self, norm: SpectralNorm, members: int) -> None:
         super().__init__()
-        self.iterations = norm.iterations
-        self.eps = norm.eps
+        self.norm = (norm,)  # not a module of this one, whose buffers are its own
+        self._moved: tuple[tuple[Tensor, ...], int] | None = None
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer.expand(members, *buffer.shape).clone())
 
     @torch.no_grad()
     def move(self, weight: Tensor, /) -> None:
-        """Take the option's number of power iterations, as `gankit.ops.power_iteration` does."""
+        """Take the option's number of power iterations."""
+        (norm,) = self.norm
         with full_precision(weight):
-            for _ in range(self.iterations):
-                for vector, other, matrix in (
-                    (self.v, self.u, weight.mT),
-                    (self.u, self.v, weight),
-                ):
-                    image = _products(matrix, other)
-                    length = torch.linalg.vector_norm(image, dim=1, keepdim=True)
-                    moved = image / length.clamp_min(self.eps)
-                    vector.copy_(torch.where(length > self.eps, moved, vector))
+            for _ in range(norm.iterations):
+                sigmas = power_iteration(
+                    weight.unbind(), self.u.unbind(), self.v.unbind(), norm.eps
+                )
+        self._moved = sigmas, weight._version
 
     def forward(self, weight: Tensor) -> Tensor:
+        """As `SpectralNorm` does for each member, so that rounding is the same."""
         if self.training and not self.held:
             self.move(weight)
+        (norm,), (moved, self._moved) = self.norm, (self._moved, None)
         # Copies, because the next move overwrites the buffers that this graph would hold.
-        columns = (weight.unbind(), self.u.clone().unbind(), self.v.clone().unbind())
-        with full_precision(weight):
-            return torch.stack([self._divided(*own) for own in zip(*columns, strict=True)])
-
-    def _divided(self, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """One member's; a weight of zero has no direction to normalise, and stays zero."""
-        sigma = torch.dot(u, weight.mv(v))
-        return weight / torch.where(sigma > self.eps, sigma, torch.ones_like(sigma))
-
-
-def _products(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Each matrix times its vector; one by one, which a batched product rounds another way."""
-    pairs = zip(matrices.unbind(), vectors.unbind(), strict=True)
-    return torch.stack([matrix.mv(vector) for matrix, vector in pairs])
+        columns = weight.unbind(), self.u.clone().unbind(), self.v.clone().unbind()
+        with torch.no_grad(), full_precision(weight):
+            if moved and moved[1] == weight._version:
+                sigmas = moved[0]
+            else:
+                sigmas = tuple(torch.dot(u, w.mv(v)) for w, u, v in zip(*columns, strict=True))
+        return torch.stack(
+            [Divided.apply(*own, norm) for own in zip(*columns, sigmas, strict=True)]
+        )

@@ -77,10 +77,11 @@ def generated(
     """Images to be scored, a batch at a time, and the labels that they were asked for with.
 
     As they would be in a PNG: bytes; points are float32. Labels are those of real images drawn at
-    random, so that classes are as frequent as in the data.
+    random, so that classes are as frequent as in the data; where the data has other classes than
+    the generator, those go round, and are not told. A generator that looks at no labels has none.
     """
     labels = None
-    if gan.image.classes:
+    if label_count(gan, network) and data.image.classes == gan.image.classes:
         random = generator(seed, "scored labels")
         labels = data.labels(torch.randint(len(data), (count,), generator=random))
     training = network.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from gankit.build import GAN
-from gankit.errors import SpecError
+from gankit.errors import DataError, SpecError
 from gankit.evaluate import (
     Evaluation,
     Named,
@@ -19,11 +20,12 @@ from gankit.evaluate import (
     default_features,
     default_metrics,
     named,
+    provided,
     write,
 )
 from gankit.slots import Dataset, Latent
 from gankit.spec import Eval, HalfLife, Part, Source, Spec, problem_at
-from gankit.train.sampling import generated
+from gankit.train.sampling import generated, label_count
 
 __all__ = ["InTraining", "about_run", "best_of", "described", "evaluation_of", "score"]
 
@@ -49,8 +51,10 @@ def evaluation_of(
         try:
             return named(part.kind, part.name, part.options, *offered)
         except ValueError as error:
-            if source is None or isinstance(error, SpecError):
+            if isinstance(error, SpecError | DataError):
                 raise
+            if source is None:
+                raise SpecError(str(error)) from error
             raise SpecError(problem_at(source, part, error)) from error
 
     notes = []
@@ -68,12 +72,12 @@ def evaluation_of(
 
 
 def described(part: Part) -> str:
-    """A data set in a line: its name and what differs from the defaults."""
-    table = part.plain(full=False)
+    """A data set in a line: its name and every option, but for mirrored copies."""
+    table = part.plain()
     options = ", ".join(
-        f"{key} = {value!r}" for key, value in table.items() if key not in ("use", "flip")
+        f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in ("use", "flip")
     )
-    return f"{part.name}({options})" if options else part.name
+    return (f"{part.name}({options})" if options else part.name) + provided(part.entry)
 
 
 def about_run(
@@ -113,11 +117,17 @@ def score(
     """The scores of a generator's images, drawn from a seed."""
     count = count or default_count(evaluation.data)
     images = generated(gan, network, evaluation.data, count, seed, latent)
+    if evaluation.data.image.classes != gan.image.classes and label_count(gan, network):
+        about = {**about, "classes": "each equally often"}
     return evaluation.score(images, about, count)
 
 
 class InTraining:
-    """The scores of a run while it trains, each with its card in a file of the run's folder."""
+    """The scores of a run while it trains, each with its card in a file of the run's folder.
+
+    Raises:
+        SetupError: what the features need is not there, which is better known before training.
+    """
 
     def __init__(self, spec: Spec, evaluation: Evaluation, folder: Path | None) -> None:
         self.spec = spec
@@ -125,6 +135,7 @@ class InTraining:
         self.folder = folder
         self.every = spec.eval.every
         self.best = best_of(evaluation)
+        evaluation.rehearse()
 
     def scores(self, gan: GAN, network: nn.Module, step: int) -> Mapping[str, float]:
         """Score the averaged generator and write that down."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
-from gankit.errors import CheckpointError, Diverged, GankitError, SetupError
+from gankit.errors import CheckpointError, DataError, Diverged, GankitError, SetupError
 from gankit.ops import is_running
 from gankit.slots import Dataset, Logger
 from gankit.spec import Train
@@ -240,11 +240,16 @@ class Trainer:
 
     def _score(self, record: Record) -> None:
         """Score the averaged generator; the scores are told with the metrics of the step."""
+        self._refuse_faults()  # in all processes, which go back together
         if self.engine.processes.rank or self.scoring is None:
             return
-        self._refuse_faults()
         since = time.perf_counter()
-        scores = self.scoring.scores(self.engine.gan, self.engine.ema.network(), self.step)
+        try:
+            scores = self.scoring.scores(self.engine.gan, self.engine.ema.network(), self.step)
+        except DataError as error:
+            # What was trained is worth as much without.
+            self.tell(f"step {self.step:,} is not scored: {error}")
+            return
         self._numbers = self.step, {**self._measured(record), **scores}
         if self.folder is not None:
             with self.folder.writing():
