@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -379,7 +380,7 @@ def test_values_that_are_no_numbers_and_words_that_do_harm(folder: Path) -> None
 def test_twin_a_score_that_is_not_known_as_one_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gankit.report.facts, "score_names", lambda found, logged: [])
+    monkeypatch.setattr(sys.modules["gankit.report.facts"], "score_names", lambda found, logged: [])
     with pytest.raises(AssertionError):
         test_scores_have_tiles_curves_tables_and_the_card(folder)
 

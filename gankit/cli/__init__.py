@@ -11,6 +11,7 @@ import typer
 from gankit.cli import (
     bench,
     build,
+    compare,
     convert,
     data,
     evaluate,
@@ -40,7 +41,7 @@ app.command("train")(train.train)
 app.command("bench")(bench.bench)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
-app.command("compare")(evaluate.compare)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("import")(convert.convert)
 app.command("report")(report.report)

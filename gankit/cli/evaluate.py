@@ -1,9 +1,8 @@
-"""`gankit eval` and `gankit compare`: scores with the card of how they were made."""
+"""`gankit eval`: scores, with the card of how they were made."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gankit.cli.common import Device, Plugins, Threads, pick_device, tell
-from gankit.errors import OptionError, UsageError
+from gankit.cli.tables import number, show
+from gankit.errors import OptionError, SpecError, UsageError
 
 if TYPE_CHECKING:
+    from gankit.errors import Problem
     from gankit.evaluate import Scores
     from gankit.export import Live
     from gankit.slots import Dataset
     from gankit.spec import Eval
 
-__all__ = ["compare", "evaluate"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -70,26 +71,33 @@ def evaluate(
     if weights not in ("ema", "generator"):
         raise UsageError(f'--weights takes ema or generator, not "{weights}"')
     from gankit.cli.common import load_plugins
-    from gankit.spec import load_eval
 
     load_plugins(plugin)
-    asked = load_eval(_overrides(metrics, features))
+    asked = _asked(metrics, features)
     where = pick_device(device, threads)
     if _made_elsewhere(run):
-        refused = {"--truncation": truncation is not None, "--standing": standing}
-        if wrong := next((name for name, given in refused.items() if given), None):
-            raise UsageError(f"{wrong} is for generators, and {run} holds images")
+        drawing = {
+            "--truncation": truncation is not None,
+            "--standing": standing,
+            "--seed": seed,
+            "--weights": weights != "ema",
+        }
+        if wrong := next((name for name, given in drawing.items() if given), None):
+            raise UsageError(f"{wrong} is for generators, and {run} is no run but images")
         if data is None:
             raise UsageError(
-                f"{run} does not say what it is to be like: --data SPEC, FOLDER or NPZ"
+                f"{run} is no run, and images do not say what they are to be like\n"
+                "  --data SPEC, FOLDER or NPZ"
             )
+        _refuse_other_files(out)
         scores = _of_images(run, asked, data, count, real, where, plugin)
     else:
         from gankit.export import of_run
 
         live = of_run(run, weights, plugins=tuple(plugin or ()), device=where, tell=tell)
         out = out or (live.run / "eval" / f"step_{live.step:07d}.json" if live.run else None)
-        scores = _of_run(live, asked, data, count, real, where, seed, truncation, standing)
+        _refuse_other_files(out)
+        scores = _of_run(live, asked, data, count, real, where, seed, truncation, standing, plugin)
     if out is not None:
         from gankit.evaluate import write
 
@@ -104,52 +112,47 @@ def evaluate(
     _print(scores)
 
 
-def compare(
-    one: Annotated[Path, typer.Argument(metavar="A", help="A run, or scores that eval wrote.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LINE", help="A line of the card that may differ: truncation."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine output.")] = False,
-) -> None:
-    """Two sets of scores side by side; refused where they were not made in the same way."""
-    from gankit.evaluate import compared
+def _asked(metrics: str, features: str) -> Eval:
+    """What the command line says, as a table [eval].
 
-    ones, others = _found(one), _found(other)
-    rows = list(compared(ones, others, allow or ()))
-    if not rows:
-        names = [
-            ", ".join(dict.fromkeys(n for s in found for n in s.values)) for found in (ones, others)
-        ]
-        raise UsageError(
-            f"they have no score in common\n  {one}: {names[0]}\n  {other}: {names[1]}"
-        )
-    if all(row.unlike for row in rows):
-        lines = dict.fromkeys(str(each) for row in rows for each in row.unlike)
-        raise UsageError(
-            "these scores were not made in the same way\n  " + "\n  ".join(lines) + "\n"
-            "  score both in the same way, or let a line differ: --allow LINE"
-        )
-    if as_json:
-        print(json.dumps([_row(row) for row in rows]))
-        return
-    _print_compared(one, other, rows)
+    Raises:
+        SpecError: with every problem in it.
+    """
+    from gankit.spec import load_eval
+
+    listed = metrics.strip()
+    if listed.startswith("{"):
+        listed = f"[{listed}]"
+    elif listed and not listed.startswith("["):
+        listed = json.dumps([name.strip() for name in listed.split(",")])
+    said = {"eval.metrics": listed, "eval.features": features}
+    try:
+        return load_eval([f"{path}={value}" for path, value in said.items() if value])
+    except SpecError as error:
+        raise SpecError([_as_written(problem) for problem in error.problems]) from error
 
 
-def _row(row: Any) -> dict[str, Any]:
-    told = {"score": row.name, "a": row.one, "b": row.other, "better": row.better}
-    verdict = {"one": "a", "other": "b"}.get(row.verdict, "")
-    return told | {"verdict": verdict, "unlike": [str(each) for each in row.unlike]}
+def _as_written(problem: Problem) -> Problem:
+    """A problem where it was written: in --metrics or --features, which are overrides inside."""
+    place = problem.place
+    path, _, value = place.source.partition("=") if place else ("", "", "")
+    if place is None or path not in ("eval.metrics", "eval.features"):
+        return problem
+    column = max(1, place.column - len(path) - 1)
+    option = f"--{path.removeprefix('eval.')}"
+    return replace(problem, place=replace(place, name=option, source=value, column=column))
 
 
-def _overrides(metrics: str, features: str) -> list[str]:
-    """What the command line says, as a table [eval]."""
-    listed = (
-        metrics if metrics.startswith("[") else json.dumps([m.strip() for m in metrics.split(",")])
-    )
-    said = {"eval.metrics": listed if metrics else "", "eval.features": features}
-    return [f"{path}={value}" for path, value in said.items() if value]
+def _refuse_other_files(out: Path | None) -> None:
+    """Scores are added to a file of scores; better known before they are made.
+
+    Raises:
+        DataError: there is a file of something else.
+    """
+    from gankit.evaluate import read
+
+    if out is not None and out.exists():
+        read(out)
 
 
 def _made_elsewhere(path: Path) -> bool:
@@ -190,7 +193,7 @@ def _with(asked: Eval, spec: Eval | None) -> Eval:
 
 def _of_run(
     live: Live, asked: Eval, data: str | None, count: int, real: int, where: Any, seed: int,
-    truncation: float | None, standing: int,
+    truncation: float | None, standing: int, plugin: list[Path] | None,
 ) -> Scores:  # fmt: skip
     from gankit.build import bind
     from gankit.randomness import generator
@@ -198,9 +201,12 @@ def _of_run(
 
     spec = live.spec
     against, about, other = (
-        (bind(spec.data), scoring.described(spec.data), None) if data is None else _real(data, None)
+        (bind(spec.data), scoring.described(spec.data), None)
+        if data is None
+        else _real(data, plugin)
     )
     _refuse_other_shapes(live.gan.image, against, data)
+    _refuse_more(real, against)
     chosen = _with(_with(asked, other), spec.eval)
     evaluation = scoring.evaluation_of(chosen, against, about, device=where, real=real, tell=tell)
     latent, network = None, live.network
@@ -228,12 +234,14 @@ def _of_images(
     images = given(path)
     against, about, spec = _real(data, plugin)
     _refuse_other_shapes(images.image, against, data)
+    _refuse_more(real, against)
     if count > len(images):
         raise UsageError(f"--n {count}: there are {len(images)} images in {path}")
     chosen = _with(asked, spec)
     evaluation = evaluation_of(chosen, against, about, device=where, real=real, tell=tell)
     count = count or len(images)
-    lines = {"images": f"{path.name}, {getattr(images, 'content', '')[:16]}"}
+    content = getattr(images, "content", "")[:16]
+    lines = {"images": f"{path.name}, {content}", "truncation": "not known"}
     return evaluation.score(batches(images, count), lines, count)
 
 
@@ -245,16 +253,10 @@ def _refuse_other_shapes(image: Any, data: Dataset, name: str | None) -> None:
         raise UsageError(f"these images are {fake}, and the real ones of {name} are {real}")
 
 
-def _found(path: Path) -> list[Scores]:
-    """The scores of a run, the newest step last, or in a file."""
-    from gankit.evaluate import read
-
-    if path.is_file():
-        return read(path)
-    files = sorted((path / "eval").glob("step_*.json"))
-    if not files:
-        raise UsageError(f"{path} has no scores yet: gankit eval {path}")
-    return read(files[-1])
+def _refuse_more(real: int, data: Dataset) -> None:
+    """A number on the command line is never quietly another."""
+    if real > len(data):
+        raise UsageError(f"--real {real}: there are {len(data)} real images")
 
 
 def _print(scores: Scores) -> None:
@@ -263,30 +265,8 @@ def _print(scores: Scores) -> None:
     table = Table("score", "value", "better", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for name, value in scores.values.items():
-        table.add_row(name, _number(value), scores.better.get(name, ""))
-    _show(table)
+        table.add_row(name, number(value), scores.better.get(name, ""))
+    show(table)
     print(f"\n{scores.card}")
     for note in scores.notes:
         tell(f"note: {note}")
-
-
-def _print_compared(one: Path, other: Path, rows: list[Any]) -> None:
-    from rich.table import Table
-
-    table = Table("score", str(one), str(other), "", box=None, pad_edge=False)
-    for row in rows:
-        said = {"one": "the first is better", "other": "the second is better"}.get(row.verdict, "")
-        if row.unlike:
-            said = "not made in the same way: " + "; ".join(map(str, row.unlike))
-        table.add_row(row.name, _number(row.one), _number(row.other), said)
-    _show(table)
-
-
-def _show(table: object) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -147,8 +148,12 @@ class Evaluation:
                 found = hand(metric.part.scores, *sets)
             except ValueError as error:
                 raise DataError(str(error)) from error
-            values |= found
-            of |= dict.fromkeys(found, name)
+            for score, value in found.items():
+                if score in of:
+                    raise DataError(f'metrics "{of[score]}" and "{name}" both give "{score}"')
+                if not math.isfinite(value):
+                    raise DataError(f'metric "{name}": {score} is {value} for these images')
+                values[score], of[score] = float(value), name
             better |= {
                 score: metric.part.better[score] for score in found if score in metric.part.better
             }

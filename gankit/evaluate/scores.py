@@ -78,8 +78,10 @@ def _read(told: Any) -> Scores:
     """
     values, notes = dict(told["scores"]), list(told["notes"])
     of, better, lines = dict(told["of"]), dict(told["better"]), dict(told["card"])
-    texts = [*values, *of.items(), *better.items(), *lines.items(), notes]
-    if not all(type(text) is str for each in texts for text in _each(each)):
+    texts = [*values, *notes]
+    for table in (of, better, lines):
+        texts += [*table, *table.values()]
+    if not all(type(text) is str for text in texts):
         raise ValueError("names and lines are text")
     if not all(type(value) in (int, float) and abs(value) < MOST for value in values.values()):
         raise ValueError("scores are numbers")
@@ -87,10 +89,6 @@ def _read(told: Any) -> Scores:
         raise ValueError("every score is some metric's; lower or higher is better")
     finite = {name: float(value) for name, value in values.items()}
     return Scores(finite, of, better, Card(lines), tuple(notes))
-
-
-def _each(told: Any) -> Sequence[Any]:
-    return told if isinstance(told, tuple | list) else (told,)
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,8 @@ class Compared:
     better: str
     """`lower`, `higher`, or nothing where one cannot say."""
     unlike: Sequence[Difference]
+    protocol: Mapping[str, str]
+    """The lines that both cards have: how the score was made, twice."""
 
     @property
     def verdict(self) -> str:
@@ -135,4 +135,6 @@ def _pair(name: str, one: Scores, other: Scores, allow: Sequence[str]) -> Compar
     differences = one.card.differences(other.card, one.of[name])
     unlike = [each for each in differences if each.line not in allow]
     better = one.better.get(name, "")
-    return Compared(name, one.values[name], other.values[name], better, unlike)
+    mine, its = one.card.protocol(one.of[name]), other.card.protocol(one.of[name])
+    protocol = {line: text for line, text in mine.items() if its.get(line) == text}
+    return Compared(name, one.values[name], other.values[name], better, unlike, protocol)
