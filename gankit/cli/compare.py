@@ -92,7 +92,7 @@ def _print(one: Path, other: Path, rows: list[Compared]) -> None:
     for row in rows:
         said = {"one": "the first is better", "other": "the second is better"}.get(row.verdict, "")
         if row.unlike:
-            said = "not made in the same way: " + "; ".join(map(str, row.unlike))
+            said = "not made in the same way: " + ", ".join(each.line for each in row.unlike)
         table.add_row(row.name, number(row.one), number(row.other), said)
     for column in table.columns[1:3]:
         column.justify = "right"
@@ -103,3 +103,6 @@ def _print(one: Path, other: Path, rows: list[Compared]) -> None:
             if text not in shared.setdefault(line, []):
                 shared[line].append(text)
     print(f"\n{Card({line: ' and '.join(texts) for line, texts in shared.items()})}")
+    unlike = dict.fromkeys(str(each) for row in rows for each in row.unlike)
+    if unlike:
+        print("\nnot made in the same way\n  " + "\n  ".join(unlike))

@@ -59,6 +59,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write; RUN/eval/step_N.json by default."),
     ] = None,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Score real images against other real ones too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine output.")] = False,
     device: Device = "auto",
     threads: Threads = 0,
@@ -73,7 +76,7 @@ def evaluate(
     from gankit.cli.common import load_plugins
 
     load_plugins(plugin)
-    asked = _asked(metrics, features)
+    asked = replace(_asked(metrics, features), floor=floor)
     where = pick_device(device, threads)
     if _made_elsewhere(run):
         drawing = {
@@ -187,7 +190,10 @@ def _with(asked: Eval, spec: Eval | None) -> Eval:
     if spec is None:
         return asked
     return replace(
-        asked, features=asked.features or spec.features, metrics=asked.metrics or spec.metrics
+        asked,
+        features=asked.features or spec.features,
+        metrics=asked.metrics or spec.metrics,
+        floor=asked.floor or spec.floor,
     )
 
 
@@ -262,10 +268,12 @@ def _refuse_more(real: int, data: Dataset) -> None:
 def _print(scores: Scores) -> None:
     from rich.table import Table
 
-    table = Table("score", "value", "better", box=None, pad_edge=False)
+    named = ["score", "value", "better"] + ["real against real"] * bool(scores.floor)
+    table = Table(*named, box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for name, value in scores.values.items():
-        table.add_row(name, number(value), scores.better.get(name, ""))
+        least = [number(scores.floor[name])] if name in scores.floor else []
+        table.add_row(name, number(value), scores.better.get(name, ""), *least)
     show(table)
     print(f"\n{scores.card}")
     for note in scores.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gankit.fit import METRICS
 from gankit.slots import Dataset
 
 __all__ = ["default_count", "default_features", "default_metrics"]
@@ -25,7 +26,7 @@ def default_features(data: Dataset) -> tuple[str, str]:
 
 def default_metrics(data: Dataset) -> tuple[str, ...]:
     """The names of metrics; a data set says them in its attribute `metrics`."""
-    return tuple(getattr(data, "metrics", ("frechet", "prdc")))
+    return tuple(getattr(data, "metrics", METRICS))
 
 
 def default_count(data: Dataset) -> int:

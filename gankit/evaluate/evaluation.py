@@ -7,6 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -89,6 +90,7 @@ class Evaluation:
         real: int = 0,
         tell: Callable[[str], object] = lambda message: None,
         notes: Sequence[str] = (),
+        floored: bool = False,
     ) -> None:
         self.data = unflipped(data)
         self.about = about
@@ -97,6 +99,8 @@ class Evaluation:
         self.device = torch.device(device)
         self.tell = tell
         self.notes = notes
+        self.floored = floored
+        """Whether real images are scored against other real ones too."""
         self._most = real
         self._references: dict[str, dict[str, Gathered]] = {}
         wanting = [name for name, each in metrics.items() if "held_out" in each.entry.needs]
@@ -139,10 +143,45 @@ class Evaluation:
         if "held_out" in needed and self.held_out is not None:
             held = self._reference("held out", self.held_out, len(self.held_out))
         fake = self._gathered(images, "generated", count)
+        values, of, better = self._scored(real, fake, held)
+        least = self.floor() if self.floored else {}
+        return Scores(values, of, better, self.card(about, count), tuple(self.notes), least)
+
+    def floor(self) -> dict[str, float]:
+        """The scores of real images against other real ones, which are as good as can be.
+
+        Of those that were held out, or else of every second one against the others. A metric that
+        takes more images than there are is left out.
+        """
+        others = self.held_out
+        if others is None:
+            halves = [Half(self.data, self.real_count, odd) for odd in (0, 1)]
+        else:
+            halves = [Half(self.data, self.real_count), Half(others, len(others))]
+        names = "half of the real", "the other half of the real"
+        one, other = (
+            self._reference(name, half, len(half)) for name, half in zip(names, halves, strict=True)
+        )
+        found: dict[str, float] = {}
+        for name in self.metrics:
+            with suppress(DataError):
+                found |= self._scored(one, other, other, only=name)[0]
+        return found
+
+    def _scored(
+        self,
+        real: Mapping[str, Gathered] | None,
+        fake: Mapping[str, Gathered],
+        held: Mapping[str, Gathered] | None,
+        only: str = "",
+    ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
+        """Scores by name, which metric gave each, and what is better."""
         values: dict[str, float] = {}
         of: dict[str, str] = {}
         better: dict[str, str] = {}
         for name, metric in self.metrics.items():
+            if only not in ("", name):
+                continue
             sets = [each[name] if each else metric.part.gather() for each in (real, fake, held)]
             try:
                 found = hand(metric.part.scores, *sets)
@@ -157,7 +196,7 @@ class Evaluation:
             better |= {
                 score: metric.part.better[score] for score in found if score in metric.part.better
             }
-        return Scores(values, of, better, self.card(about, count), tuple(self.notes))
+        return values, of, better
 
     def card(self, about: Mapping[str, str], count: int) -> Card:
         """How scores of so many images are made."""
@@ -213,6 +252,31 @@ class Evaluation:
             except ValueError as error:
                 raise DataError(f"{what} images: {error}") from error
         return found
+
+
+class Half:
+    """A data set's first so many images, or every second one of those."""
+
+    def __init__(self, data: Dataset, count: int, odd: int | None = None) -> None:
+        self.data = data
+        self.image = data.image
+        self._places = torch.arange(count) if odd is None else torch.arange(odd, count, 2)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """The images at the indices."""
+        return self.data.images(self._places[indices])
+
+    def labels(self, indices: Tensor) -> Tensor | None:
+        """Their labels."""
+        return self.data.labels(self._places[indices])
+
+    @property
+    def content(self) -> str:
+        """What is in the files of the data set, and which of it this is."""
+        return f"{_content(self.data)} {self._places[:2].tolist()} {len(self)}"
 
 
 def batches(data: Dataset, count: int) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,24 @@ from torch import Tensor
 from gankit.datasets.checks import rows
 from gankit.datasets.decoding import opened, reason
 from gankit.datasets.files import is_image, names_below, refuse_none, stamp
-from gankit.errors import DataError
+from gankit.errors import DataError, UsageError
 from gankit.slots import Dataset, Image
 
 __all__ = ["Arrays", "Pictures", "given"]
+
+NAMES = ("images", "labels", "arr_0", "arr_1")
+"""The arrays that are read; how large others are makes no difference."""
 
 
 def given(path: Path) -> Dataset:
     """The images at a path.
 
     Raises:
-        DataError: there are none, or they cannot be read as they are.
+        UsageError: there is nothing.
+        DataError: there are no images, or they cannot be read as they are.
     """
     if not path.exists():
-        raise DataError(f"there is no {path}")
+        raise UsageError(f"there is no {path}")
     return Pictures(path) if path.is_dir() else Arrays(path)
 
 
@@ -96,26 +100,28 @@ class Arrays:
         self.file = file
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                held = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, BadZipFile, EOFError) as error:
+                held = {name: arrays[name] for name in arrays.files if name in NAMES}
+                others = [name for name in arrays.files if name not in NAMES]
+        # A damaged file raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError, ...
+        except Exception as error:
             raise DataError(f"{file} is no .npz of arrays: {reason(error)}") from error
         names = [name for name in ("images", "arr_0") if name in held]
         if not names:
-            raise DataError(f"{file} has no array `images` or `arr_0`: {', '.join(held) or 'none'}")
+            found = ", ".join([*held, *others]) or "none"
+            raise DataError(f"{file} has no array `images` or `arr_0`, but {found}")
+        if held[names[0]].dtype.kind not in "uif" or not held[names[0]].dtype.isnative:
+            raise DataError(f"{file} holds {names[0]} of the type {held[names[0]].dtype}")
         values = torch.from_numpy(held[names[0]])
         if values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
             values = values.permute(0, 3, 1, 2).contiguous()
         images = values.ndim == 4 and values.shape[1] in (1, 3) and values.dtype == torch.uint8
         points = values.ndim == 2 and values.is_floating_point()
-        if not len(values) or not (images or points):
+        if not values.numel() or not (images or points):
             raise DataError(
                 f"{file} holds {names[0]} {tuple(values.shape)} {str(values.dtype)[6:]}\n"
                 "  images are (N, C, H, W) or (N, H, W, C) uint8 of 1 or 3 channels, points (N, C)"
             )
-        labels = held.get("labels", held.get("arr_1"))
-        self._labels = None if labels is None else torch.from_numpy(labels).long()
-        if self._labels is not None and self._labels.shape != values.shape[:1]:
-            raise DataError(f"{file} has {len(values)} images and {len(self._labels)} labels")
+        self._labels = _labels(file, held.get("labels", held.get("arr_1")), len(values))
         self._values = values.float() if points else values
 
     @property
@@ -141,6 +147,17 @@ class Arrays:
         """The file's SHA-256."""
         with self.file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _labels(file: Path, held: NDArray[Any] | None, count: int) -> Tensor | None:
+    """A class for each image, counted from 0, or none at all."""
+    if held is None:
+        return None
+    if held.shape != (count,):
+        raise DataError(f"{file} has {count} images, and labels of the shape {held.shape}")
+    if held.dtype.kind not in "ui" or held.min() < 0:
+        raise DataError(f"{file}: labels are whole numbers from 0, not {held.dtype}")
+    return torch.from_numpy(held.astype(np.int64))
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

@@ -31,6 +31,8 @@ class Scores:
     card: Card
     notes: Sequence[str] = field(default=())
     """What whoever reads the scores should know of them."""
+    floor: Mapping[str, float] = field(default_factory=dict)
+    """The scores of real images against other real ones, where that was asked for."""
 
     def json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -40,6 +42,7 @@ class Scores:
             "better": dict(self.better),
             "card": dict(self.card.lines),
             "notes": list(self.notes),
+            "floor": dict(self.floor),
         }
 
 
@@ -76,19 +79,21 @@ def _read(told: Any) -> Scores:
     Raises:
         ValueError: they are not what `Scores.json` gives; or LookupError, TypeError, ...
     """
-    values, notes = dict(told["scores"]), list(told["notes"])
+    values, notes, floor = dict(told["scores"]), list(told["notes"]), dict(told["floor"])
     of, better, lines = dict(told["of"]), dict(told["better"]), dict(told["card"])
-    texts = [*values, *notes]
+    texts = [*values, *notes, *floor]
     for table in (of, better, lines):
         texts += [*table, *table.values()]
     if not all(type(text) is str for text in texts):
         raise ValueError("names and lines are text")
-    if not all(type(value) in (int, float) and abs(value) < MOST for value in values.values()):
+    numbers = [*values.values(), *floor.values()]
+    if not all(type(value) in (int, float) and abs(value) < MOST for value in numbers):
         raise ValueError("scores are numbers")
     if values.keys() - of.keys() or set(better.values()) - {"lower", "higher"}:
         raise ValueError("every score is some metric's; lower or higher is better")
     finite = {name: float(value) for name, value in values.items()}
-    return Scores(finite, of, better, Card(lines), tuple(notes))
+    least = {name: float(value) for name, value in floor.items()}
+    return Scores(finite, of, better, Card(lines), tuple(notes), least)
 
 
 @dataclass(frozen=True)

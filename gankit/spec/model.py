@@ -268,12 +268,14 @@ class Eval:
         count: how many generated images are scored; 0 for as many as go with the data.
         every: score every so many steps of training, and at the end; 0 for not at all. The best
             checkpoint by the first score is kept, unless `train.best` names another.
+        floor: tell beside each score that of real images against other real ones.
     """
 
     features: Annotated[Part | None, "features"] = None
     metrics: Annotated[tuple[Part, ...], "metric"] = ()
     count: int = 0
     every: int = 0
+    floor: bool = False
 
     def __post_init__(self) -> None:
         for name in ("count", "every"):

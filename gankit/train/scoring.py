@@ -67,13 +67,18 @@ def evaluation_of(
     metrics = {part.name: made(part) for part in chosen.metrics}
     metrics = metrics or {name: named("metric", name, {}) for name in default_metrics(data)}
     return Evaluation(
-        data, about, features, metrics, device=device, real=real, tell=tell, notes=notes
+        *(data, about, features, metrics),
+        device=device,
+        real=real,
+        tell=tell,
+        notes=notes,
+        floored=chosen.floor,
     )
 
 
 def described(part: Part) -> str:
     """A data set in a line: its name and every option, but for mirrored copies."""
-    table = part.plain()
+    table = part.plain(full=True)
     options = ", ".join(
         f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in ("use", "flip")
     )
@@ -143,6 +148,9 @@ class InTraining:
         made = score(self.evaluation, gan, network, about, count=self.spec.eval.count)
         if self.folder is not None:
             write(self.folder / "eval" / f"step_{step:07d}.json", made)
+        if made.floor:
+            told = "  ".join(f"{name} {value:.4g}" for name, value in made.floor.items())
+            self.evaluation.tell(f"real images against other real ones: {told}")
         return made.values
 
 
