@@ -152,7 +152,7 @@ class Counted:
 
     def images(self, indices: Tensor) -> Tensor:
         self.looked += len(indices)
-        return self.data.images(indices)  # type: ignore[no-any-return]
+        return self.data.images(indices)
 
 
 def looks(**how: Any) -> int:

@@ -1,4 +1,4 @@
-"""Cards and scores: what compares, what does not and why, and files that anybody may have written."""
+"""Cards and scores: what compares and what does not, and files that anybody may have written."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_files_that_hold_no_scores_are_refused_in_words(case: str, tmp_path: Pat
 def test_a_folder_is_no_file_of_scores(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read(tmp_path)
-    with pytest.raises(DataError, match="cannot read .*: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*: No such file"):
         read(tmp_path / "nowhere.json")
 
 
