@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gankit.errors import Problem
     from gankit.evaluate import Scores
     from gankit.export import Live
-    from gankit.slots import Dataset
+    from gankit.slots import Dataset, Image
     from gankit.spec import Eval
 
 __all__ = ["evaluate"]
@@ -251,12 +251,17 @@ def _of_images(
     return evaluation.score(batches(images, count), lines, count)
 
 
-def _refuse_other_shapes(image: Any, data: Dataset, name: str | None) -> None:
+def _refuse_other_shapes(image: Image, data: Dataset, name: str | None) -> None:
     """Never resized on the way: what is compared has one shape."""
     if image.shape != data.image.shape:
-        real = " x ".join(map(str, data.image.shape))
-        fake = " x ".join(map(str, image.shape))
+        fake, real = _shape(image), _shape(data.image)
         raise UsageError(f"these images are {fake}, and the real ones of {name} are {real}")
+
+
+def _shape(image: Image) -> str:
+    if not image.size:
+        return f"points of {image.channels} coordinates"
+    return " x ".join(map(str, image.shape))
 
 
 def _refuse_more(real: int, data: Dataset) -> None:

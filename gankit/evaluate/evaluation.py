@@ -25,7 +25,17 @@ from gankit.fit import promised
 from gankit.registry import Entry, hand, registry
 from gankit.slots import Dataset, Features, Gathered, Seen
 
-__all__ = ["Batch", "Evaluation", "Named", "batches", "named", "provided"]
+__all__ = [
+    "Batch",
+    "Evaluation",
+    "Half",
+    "Named",
+    "batches",
+    "named",
+    "provided",
+    "unflipped",
+    "versions",
+]
 
 BATCH = 64
 """How many images are looked at together; rows do not touch each other."""
