@@ -65,7 +65,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ):
             ran = run(*arguments)
             assert ran.code == 0, ran.err
-    shutil.rmtree(home / "run" / "eval" / ".cache", ignore_errors=True)
     return home
 
 
