@@ -110,12 +110,17 @@ def scored(data: str, variant: str, spec: Spec, folder: Path, packed: int) -> di
     about = about_run(spec, live.step, "ema", 0)
     values = score(evaluation, live.gan, live.network, about).values
     return {
-        **{"data": data, "variant": variant, "hash": identity(spec), "seed": spec.seed},
-        **{"steps": spec.train.steps, "packed": packed if packed > 1 else ""},
+        "data": data,
+        "variant": variant,
+        "hash": identity(spec),
+        "seed": spec.seed,
+        "steps": spec.train.steps,
+        "packed": packed if packed > 1 else "",
         "modes": round(values["modes"]),
         "high_quality": f"{values['high_quality']:.4f}" if "high_quality" in values else "",
         "reverse_kl": f"{values['reverse_kl']:.5f}",
-        **{"date": datetime.now(UTC).date().isoformat(), "commit": commit()},
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
     }
 
 

@@ -30,13 +30,14 @@ from gankit.evaluate import (
     given,
     named,
 )
-from gankit.evaluate.evaluation import unflipped
+from gankit.evaluate.sets import unflipped
 from gankit.extractors import cache
 from gankit.metrics import Frechet, Moments
 from gankit.registry import KINDS, Entry, Provider, registry
 from gankit.slots import Dataset, Image, Seen
 
 EVALUATION = importlib.import_module("gankit.evaluate.evaluation")
+SETS = importlib.import_module("gankit.evaluate.sets")
 REFERENCE = importlib.import_module("gankit.evaluate.reference")
 
 
@@ -77,7 +78,7 @@ def score(made: Evaluation, images: Dataset | None = None, count: int = 100) -> 
 
 def of_batches(size: int, features: Named | None = None) -> Mapping[str, float]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EVALUATION, "BATCH", size)
+        patch.setattr(SETS, "BATCH", size)
         patch.setattr(REFERENCE.cache, "found", lambda name, key: None)
         names = METRICS if features is None else ("frechet",)
         metrics = {name: named("metric", name, {}) for name in names}
@@ -206,7 +207,7 @@ def test_what_decides_the_statistics_decides_where_they_are_kept(what: str) -> N
 
 def test_a_cache_that_forgets_a_line_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: were the content left out of the key, other files would be scored as these."""
-    monkeypatch.setattr(EVALUATION, "_content", lambda data: "")
+    monkeypatch.setattr(EVALUATION, "content", lambda data: "")
     looks()
     assert looks(**OTHERS["what is in it"]()) == 0
 

@@ -5,78 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
-import numpy
-import PIL
 import torch
-from torch import Tensor
 
 import gankit
 from gankit.errors import DataError
 from gankit.evaluate.card import Card
+from gankit.evaluate.naming import Named, versions
 from gankit.evaluate.reference import kept
 from gankit.evaluate.scores import Scores
-from gankit.fit import promised
-from gankit.registry import Entry, hand, registry
+from gankit.evaluate.sets import Batch, Half, batches, content, unflipped
+from gankit.registry import hand
 from gankit.slots import Dataset, Features, Gathered, Seen
 
-__all__ = [
-    "Batch",
-    "Evaluation",
-    "Half",
-    "Named",
-    "batches",
-    "named",
-    "provided",
-    "unflipped",
-    "versions",
-]
-
-BATCH = 64
-"""How many images are looked at together; rows do not touch each other."""
-
-Batch = tuple[Tensor, Tensor | None]
-"""Images as they would be in a PNG, (B, C, H, W) uint8, or points; and their labels, if any."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """A part, made, and what its card says of it."""
-
-    part: Any
-    entry: Entry
-    options: Mapping[str, Any]
-
-    @property
-    def text(self) -> str:
-        """Its name, every option that it has, and where it comes from if it is not gankit's."""
-        written = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
-        named = f"{self.entry.name}({written})" if written else self.entry.name
-        return named + provided(self.entry)
-
-
-def named(kind: str, name: str, options: Mapping[str, Any], *offered: Any) -> Named:
-    """A part by its name, with options filled in.
-
-    Raises:
-        SpecError: there is none of that name.
-        ValueError: it refuses an option, or what it is offered.
-    """
-    entry = registry.get(kind, name)
-    made = entry.bind(**options)
-    made = hand(made, *offered) if entry.kind.form == "maker" else made
-    defaults = {key: option.default for key, option in entry.options.items()}
-    return Named(promised(kind, made), entry, {**defaults, **options})
-
-
-def provided(entry: Entry) -> str:
-    """Whose a part is, for those of other makers: what they change, nobody numbers."""
-    return "" if entry.provider.name == "gankit" else f" of {entry.provider}"
+__all__ = ["Evaluation"]
 
 
 class Evaluation:
@@ -237,7 +181,7 @@ class Evaluation:
         if what not in self._references:
             seen: Features = self.features.part
             key = {
-                "data": [self.about, what, count, _content(data)],
+                "data": [self.about, what, count, content(data)],
                 "features": [self.features.text, dict(seen.card)],
                 "metrics": {name: each.text for name, each in self.metrics.items()},
                 "gankit": gankit.__version__,
@@ -262,56 +206,3 @@ class Evaluation:
             except ValueError as error:
                 raise DataError(f"{what} images: {error}") from error
         return found
-
-
-class Half:
-    """A data set's first so many images, or every second one of those."""
-
-    def __init__(self, data: Dataset, count: int, odd: int | None = None) -> None:
-        self.data = data
-        self.image = data.image
-        self._places = torch.arange(count) if odd is None else torch.arange(odd, count, 2)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def images(self, indices: Tensor) -> Tensor:
-        """The images at the indices."""
-        return self.data.images(self._places[indices])
-
-    def labels(self, indices: Tensor) -> Tensor | None:
-        """Their labels."""
-        return self.data.labels(self._places[indices])
-
-    @property
-    def content(self) -> str:
-        """What is in the files of the data set, and which of it this is."""
-        return f"{_content(self.data)} {self._places[:2].tolist()} {len(self)}"
-
-
-def batches(data: Dataset, count: int) -> Iterator[Batch]:
-    """The first so many images of a data set, and their labels."""
-    for start in range(0, count, BATCH):
-        indices = torch.arange(start, min(start + BATCH, count))
-        yield data.images(indices), data.labels(indices)
-
-
-def unflipped(data: Dataset) -> Dataset:
-    """The data set without mirrored copies, which are no images of their own."""
-    if is_dataclass(data) and any(each.name == "flip" for each in fields(data)):
-        return replace(data, flip=False)
-    return data
-
-
-def versions() -> str:
-    """Of the libraries that compute scores."""
-    return (
-        f"gankit {gankit.__version__}, torch {torch.__version__}, numpy {numpy.__version__}, "
-        f"Pillow {PIL.__version__}, Python {platform.python_version()}"
-    )
-
-
-def _content(data: Dataset) -> str:
-    """What is in the files of a data set, where it has any."""
-    manifest = getattr(data, "manifest", None)
-    return str(getattr(data, "content", "") or (repr(manifest) if manifest is not None else ""))
