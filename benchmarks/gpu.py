@@ -46,7 +46,10 @@ def plan(chosen: argparse.Namespace) -> list[list[str]]:
         batch = str(chosen.batches[0])
         commands.append(["sampling", *beside, "-n", str(chosen.images)])
         commands.append(["spectral", "--network", net, *shared, "--batch", batch, *precise])
-    return sorted(commands, key=lambda command: command[0] != "train_step")
+        if chosen.device.startswith("cuda"):  # a rehearsal would take minutes for it
+            compiled = ["--set", "train.compile=true"]
+            commands.append(["train_step", *beside, "--batch", batch, *precise, *compiled])
+    return sorted(commands, key=lambda command: (command[0] != "train_step", "--set" in command))
 
 
 def outcome(command: Sequence[str], seconds: float) -> Result:

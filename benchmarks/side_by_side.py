@@ -112,11 +112,11 @@ def machine(device: torch.device) -> dict[str, object]:
         "load": rounded(os.getloadavg()[0]),
         "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the code, marked if there are changes; None where there is no repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

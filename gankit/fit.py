@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import TypeVar
 
 from torch import nn
 
 from gankit.errors import Problem, choices
+from gankit.registry import registry
 from gankit.slots import Image
 from gankit.spec import LISTS, Part, Spec
 
-__all__ = ["STRENGTH", "promised", "unmet"]
+__all__ = ["METRICS", "STRENGTH", "promised", "unmet"]
 
 T = TypeVar("T")
 
@@ -21,6 +23,8 @@ METHODS = {
     "dataset": ("image", "images", "labels", "__len__"),
     "loss": ("discriminator", "generator"),
     "penalty": ("players", "every", "__call__"),
+    "features": ("width", "card", "__call__"),
+    "metric": ("better", "gather", "scores"),
     "logger": ("numbers", "picture", "close"),
 }
 SCHEDULES = ("turns", "rates", "factors")
@@ -143,10 +147,25 @@ def _of_the_best(spec: Spec) -> Iterator[Problem]:
     known = {f"{what}_{player}" for what in MEASURED for player in "DG"}
     known |= {"D_real", "D_fake", "diversity"}
     known |= {f"{part.called}_{player}" for part in spec.penalty for player in "DG"}
+    if spec.eval.every:
+        known |= set(_scores(spec))
     if best and best not in known:
         place = spec.source.value(("train", "best"))
         yield Problem(f'nothing called "{best}" is measured', place, choices(best, known))
 
+
+def _scores(spec: Spec) -> Iterator[str]:
+    """The scores of which one can say which is better, of the metrics that a run is scored by."""
+    for part in spec.eval.metrics:
+        with suppress(ValueError):  # which is told of where it is made
+            yield from part.entry.bind(**part.options).better
+    if not spec.eval.metrics:
+        for name in getattr(spec.data.entry.target, "metrics", METRICS):
+            yield from registry.get("metric", name).bind().better
+
+
+METRICS = ("frechet", "prdc")
+"""What is scored where neither the spec nor the data says."""
 
 MEASURED = ("loss", "gradient", "sigma", "stretch", "gain")
 """What a run logs of each player."""

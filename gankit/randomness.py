@@ -49,6 +49,13 @@ class ShareGenerator(torch.Generator):
         made.index, made.count, made.rows = index, count, rows
         return made
 
+    def drawn(self, rows: int, *shape: int, draw: Callable[..., Tensor], **how: Any) -> Tensor:
+        """A draw for the whole batch, and the share's rows of it."""
+        if rows % self.rows:
+            raise ValueError(f"{rows} rows are not those of a share of {self.rows}")
+        whole = draw(rows * self.count, *shape, generator=self.whole, **how)
+        return whole.unflatten(0, (-1, self.count, self.rows))[:, self.index].flatten(0, 1)
+
 
 def drawn(
     random: torch.Generator,
@@ -65,12 +72,9 @@ def drawn(
     Shape: (rows, *shape).
     """
     how = {"dtype": torch.float32, "device": "cpu"} | how
-    if not isinstance(random, ShareGenerator):
-        return draw(rows, *shape, generator=random, **how)
-    if rows % random.rows:
-        raise ValueError(f"{rows} rows are not those of a share of {random.rows}")
-    whole = draw(rows * random.count, *shape, generator=random.whole, **how)
-    return whole.unflatten(0, (-1, random.count, random.rows))[:, random.index].flatten(0, 1)
+    if isinstance(random, ShareGenerator):
+        return random.drawn(rows, *shape, draw=draw, **how)
+    return draw(rows, *shape, generator=random, **how)
 
 
 def first_row(random: torch.Generator) -> int:

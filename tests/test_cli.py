@@ -22,7 +22,8 @@ from PIL import Image
 import gankit
 from gankit import cli, recipes
 from gankit.registry import KINDS, REQUIRED, Entry, registry
-from gankit.spec import describe, load, loads
+from gankit.registry.options import options_of
+from gankit.spec import Eval, describe, load, loads
 from gankit.spec.model import LISTS, SECTIONS
 from gankit.train.folder import RunFolder
 from tests import goldens
@@ -324,7 +325,7 @@ def with_snippet(entry: Entry, text: str) -> dict[str, Any]:
     tables, added = tomllib.loads(SMALL), tomllib.loads(text)
     for section, inner in added.items():
         if isinstance(inner, dict) and "use" not in inner:
-            tables[section] |= inner
+            tables[section] = tables.get(section, {}) | inner
         else:
             tables[section] = inner
     return tables
@@ -372,7 +373,21 @@ def toml(value: Any) -> str:
 
 def test_every_kind_has_a_place_in_a_spec() -> None:
     slots = {"norm", "attention", "activation", "initializer", "block"}
-    assert set(KINDS) == {*SECTIONS.values(), *LISTS.values(), *slots}
+    scored = {option.slot for option in options_of(Eval).values() if option.slot}
+    assert set(KINDS) == {*SECTIONS.values(), *LISTS.values(), *slots, *scored}
+    assert scored == {"features", "metric"}
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        (("features", "digits"), 'features = "digits"'),
+        (("metric", "memorisation"), 'metrics = ["memorisation"]'),
+        (("metric", "frechet"), 'metrics = [{use = "frechet", singular = false}]'),
+    ],
+)
+def test_what_scores_are_made_of_stands_in_eval(part: tuple[str, str], shown: str) -> None:
+    assert snippet(run("show", *part).out) == f"[eval]\n{shown}\n"
 
 
 # --- what is said of mistakes

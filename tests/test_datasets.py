@@ -241,6 +241,7 @@ def test_making_a_source_touches_no_disk() -> None:
         ("digits", {"size": (32, -1)}, "size = -1: must be 1 or more"),
         ("digits", {"size": (1, 2, 3)}, r"size = \[1, 2, 3\]: must be one number, or \[height"),
         ("digits", {"channels": 2}, r"channels = 2: must be 1 \(grey\) or 3 \(colour\)"),
+        ("digits", {"split": "valid"}, 'split = "valid": must be "all", "train" or "test"'),
         ("shapes", {"size": 7}, "size = 7: must be 8 or more"),
         ("shapes", {"channels": 4}, "channels = 4"),
         ("shapes", {"length": 0}, "length = 0: must be 1 or more"),
@@ -309,6 +310,80 @@ def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPa
         MissingExtra, match=r"the digits data set .*\n  pip install 'gankit\[digits\]'"
     ):
         len(Digits())
+
+
+def bytes_of(source: Dataset) -> list[bytes]:
+    return [image.numpy().tobytes() for image in source.images(torch.arange(len(source)))]
+
+
+def test_digits_are_divided_by_class_and_nothing_is_lost() -> None:
+    whole, train, test = (Digits(size=8, split=split) for split in ("all", "train", "test"))
+    assert (len(train), len(test)) == (1442, 355)
+    assert sorted(bytes_of(train) + bytes_of(test)) == sorted(bytes_of(whole))
+    labels = [each.labels(torch.arange(len(each))) for each in (whole, test)]
+    for count, held in zip(*(each.bincount(minlength=10) for each in labels), strict=True):
+        assert int(held) == int(count) // 5
+    # Every fifth of a class, in the order of the whole.
+    zeros = (labels[0] == 0).nonzero()[:, 0]
+    fifth = whole.images(zeros[4:5])[0]
+    assert torch.equal(test.images((labels[1] == 0).nonzero()[0])[0], fifth)
+
+
+def check_held_out(source: Any) -> None:
+    """What is held out is of the same kind, and none of the images are those trained on."""
+    held = source.held_out
+    assert type(held) is type(source)
+    assert held.image == source.image
+    rows = torch.arange(min(500, len(source), len(held)))
+    shown = {image.numpy().tobytes() for image in source.images(torch.arange(len(source))[:5000])}
+    assert not any(image.numpy().tobytes() in shown for image in held.images(rows))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Digits(size=8, channels=3, split="train"),
+        Shapes(size=(8, 12), channels=1, length=5000),
+        Ring(modes=3, std=0.2, seed=4),
+        Grid(side=2, length=70),
+    ],
+)
+def test_what_is_held_out_was_not_trained_on(source: Any) -> None:
+    check_held_out(source)
+    assert source.held_out == source.held_out, "and is always the same"
+
+
+def test_twin_a_data_set_that_holds_nothing_out_is_found_out() -> None:
+    class Leaky(Ring):
+        @property
+        def held_out(self) -> Ring:
+            return Leaky(modes=self.modes)
+
+    with pytest.raises(AssertionError):
+        check_held_out(Leaky())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [Digits(), Digits(split="test"), StackedDigits(), Folder(root="/no/such/folder")],
+)
+def test_where_nothing_is_left_aside_nothing_is_held_out(source: Any) -> None:
+    assert getattr(source, "held_out", None) is None
+
+
+def test_a_packed_folder_holds_out_its_test_images(make: Callable[..., Any]) -> None:
+    source = make("packed")
+    assert source.held_out is None
+    train = dataclasses.replace(source, split="train")
+    assert train.held_out is None, "it was packed without splits"
+    # The manifest is looked up once, and is all that is asked.
+    splits = {"train": 3, "valid": 1, "test": 1}
+    train.__dict__["manifest"] = dataclasses.replace(source.manifest, splits=splits)
+    assert train.held_out == dataclasses.replace(source, split="test")
+    train.__dict__["manifest"] = dataclasses.replace(source.manifest, splits={**splits, "test": 0})
+    assert train.held_out is None
+    for split in ("all", "valid", "test"):
+        assert dataclasses.replace(source, split=split).held_out is None
 
 
 # --- stacked digits

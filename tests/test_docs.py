@@ -34,11 +34,14 @@ import typer
 from gankit import cli
 from gankit.build import build
 from gankit.errors import SpecError
+from gankit.evaluate import default_count, default_features, default_metrics
+from gankit.extractors.inception_weights import PUBLISHED, WHERE
 from gankit.recipes import find
 from gankit.recipes import names as recipes
 from gankit.registry import KINDS, registry
 from gankit.registry.options import options_of
-from gankit.spec import Train, load, loads
+from gankit.slots import Dataset
+from gankit.spec import Eval, Train, load, loads
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -368,9 +371,59 @@ def test_every_command_and_exit_code_is_described() -> None:
     assert codes.findall(text) == codes.findall((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
-def test_every_key_of_train_is_described() -> None:
-    text = (ROOT / "docs/spec.md").read_text(encoding="utf-8").partition("\n## [train]\n")[2]
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(options_of(Train))
+@pytest.mark.parametrize(("table", "record"), [("train", Train), ("eval", Eval)])
+def test_every_key_of_a_table_is_described(table: str, record: type) -> None:
+    text = (ROOT / "docs/spec.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n## [{table}]\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(options_of(record))
+
+
+def test_every_metric_and_all_features_are_described() -> None:
+    text = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
+    which = text.partition("\n## Which metric\n")[2]
+    metrics, _, features = which.partition("\n## Which features\n")
+    named = re.findall(r"^\| [^|]* \| `(\w+)` \|", metrics, re.MULTILINE)
+    assert sorted(named) == ours("metric")
+    rows = features.partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", rows, re.MULTILINE)) == ours("features")
+
+
+def test_scores_are_by_what_goes_with_the_data() -> None:
+    text = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| `(\w+)` \| (`.*`) \| ([\d,]+) \|$", text, re.M)
+    told = {
+        name: (features, metrics.strip("`").split("` `"), int(count.replace(",", "")))
+        for names, features, metrics, count in rows
+        for name in names.strip("`").split("`, `")
+    }
+    data = {name: bind_data(name) for name in told}
+    assert told == {
+        name: (default_features(one)[0], list(default_metrics(one)), default_count(one))
+        for name, one in data.items()
+    }
+    assert set(told) == {name for name in ours("dataset") if name not in ("folder", "packed")}
+
+
+def bind_data(name: str) -> Dataset:
+    made: Dataset = registry.get("dataset", name).bind()
+    return made
+
+
+def test_the_published_weights_are_those_that_are_asked_for() -> None:
+    text = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
+    assert re.findall(r"[0-9a-f]{64}", text.partition("## FIDs to compare")[2]) == [PUBLISHED]
+    assert WHERE in text
+
+
+def test_the_quickstart_has_the_hash_that_is_shown() -> None:
+    shown = {
+        found
+        for document in DOCUMENTS
+        for found in re.findall(
+            r"quickstart-digits[- ]([0-9a-f]{8})", document.read_text(encoding="utf-8")
+        )
+    }
+    assert shown == {load(find("quickstart_digits")).hash[:8]}
 
 
 def test_every_kind_has_an_example() -> None:

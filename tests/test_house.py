@@ -19,16 +19,17 @@ FLOORS = [
     {"slots"},
     {
         *("ops", "norms", "attentions", "activations", "initializers", "losses", "penalties"),
-        *("schedules", "augments", "latents", "optimizers", "loggers"),
+        *("schedules", "augments", "latents", "optimizers", "loggers", "metrics"),
     },
     {"blocks"},
     {"networks"},
     {"datasets", "spec"},
+    {"extractors"},
     {"fit", "paths"},
     {"build"},
     {"evaluate"},
     {"train"},
-    {"study", "testing", "recipes", "report", "export", "convert", "bench"},
+    {"study", "together", "testing", "recipes", "report", "export", "convert", "bench"},
     {"views"},
     {"cli", "__main__"},
 ]
@@ -136,7 +137,7 @@ def test_twin_a_circle_is_found() -> None:
 
 
 INNER = {
-    "gankit.datasets.shapes": {"outside", "polygon", "uniform"},
+    "gankit.datasets.shapes": {"polygon", "uniform"},
     "gankit.errors": {"clip"},
     "gankit.registry": {"Decorator"},
     "gankit.registry.options": {"documented"},

@@ -623,6 +623,7 @@ def test_a_disk_that_refuses_leaves_nothing(
 # --- a run like any other
 
 
+@pytest.mark.slow
 def test_everything_goes_on_from_it(saved: Callable[[str], Saved], tmp_path: Path) -> None:
     it, out = saved("BigGAN"), tmp_path / "run"
     convert(it.case.library, it.files, it.loaded, out)

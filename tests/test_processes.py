@@ -41,7 +41,7 @@ from gankit.train.engine import Engine
 from gankit.train.folder import RunFolder
 from gankit.train.plan import networks
 from gankit.train.processes import Processes, launch
-from gankit.train.run import _own, _refusal
+from gankit.train.run import _own, refusal_of
 from tests.specs import POINTS
 from tests.together import (
     TWINS,
@@ -707,7 +707,7 @@ def test_a_network_that_cannot_run_on_the_rows_of_a_process(
     """It can run on those of the whole batch. What cannot be divided is told elsewhere."""
     monkeypatch.setenv("WORLD_SIZE", count)
     (tmp_path / "groups.toml").write_text(GROUPS)
-    refusal = _refusal(load(tmp_path / "groups.toml"))
+    refusal = refusal_of(load(tmp_path / "groups.toml"))
     if problems:
         assert isinstance(refusal, SpecError)
         assert "groups of 4 do not divide a batch of 6" in str(refusal)

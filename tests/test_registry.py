@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -313,6 +313,25 @@ def many(
 
     Shape: (B, C) -> the same.
     """
+
+
+def held(
+    *,
+    features: Annotated[object, "features"] = None,
+    metrics: Annotated[tuple[object, ...], "metric"] = (),
+    several: Annotated[tuple[object, ...], 3, "metric"] = (),
+    words: Annotated[int, "in pixels"] = 1,
+) -> None:
+    """Holds parts that are not made yet."""
+
+
+def test_options_that_hold_parts_name_their_kind_beside_the_type() -> None:
+    assert [(option.slot, option.many) for option in options_of(held).values()] == [
+        ("features", False),
+        ("metric", True),
+        ("metric", True),
+        (None, False),
+    ]
 
 
 def test_options_are_read_from_signature_and_docstring() -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from PIL import Image
 
 import gankit.report.facts
 from gankit.errors import SetupError, UsageError
+from gankit.evaluate import Card, Scores
+from gankit.evaluate import write as write_scores
 from gankit.report import report, write
 from gankit.report.pictures import BUDGET, MOST, pictures
 from gankit.report.plots import draw, panels
@@ -34,7 +37,9 @@ SPEC = """\
 """ + POINTS.replace("steps = 20", "steps = 20\nlog = 2\nsamples = 5\ncheckpoint = 10")
 
 VOID = {"meta", "img", "input", "link", "br", "hr"}
-SECTIONS = ["numbers", "health", "samples", "curves", "spec", "environment", "checkpoints"]
+SECTIONS = [
+    *("numbers", "health", "samples", "scores", "curves", "spec", "environment", "checkpoints"),
+]
 
 
 class Page(HTMLParser):
@@ -264,6 +269,120 @@ def test_a_moment_of_trouble_in_a_long_run_is_not_missed(folder: Path) -> None:
     values[20_202] = 0.0
     logs(folder, values)
     assert "Last at step 202,030, not any more." in check(report(folder)).text["health"]
+
+
+# --- scores
+
+
+def score(folder: Path, step: int, values: dict[str, float], **card: str) -> None:
+    """Scores as `gankit eval` writes them."""
+    better = dict.fromkeys(set(values) & {"frechet", "modes", "kernel", "mine"}, "lower")
+    card = {"count": "100 generated, 200 real", "features": "random(seed = 0)", **card}
+    made = Scores(values, dict.fromkeys(values, "some"), better, Card(card), ("a note",))
+    write_scores(folder / "eval" / f"step_{step:07d}.json", made)
+
+
+def score_log(folder: Path, *lines: dict[str, float]) -> None:
+    """Scores as training logs them, among other metrics."""
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def test_of_a_run_without_scores_the_page_says_how_to_get_them(folder: Path) -> None:
+    text = check(report(folder)).text["scores"]
+    assert text == "Scores Nothing has been scored; gankit eval does."
+
+
+def test_scores_have_tiles_curves_tables_and_the_card(folder: Path) -> None:
+    values = {"frechet": 12.25, "precision": 0.5, "recall": 0.25, "kernel_error": 0.125}
+    score_log(folder, {"step": 10, **values}, {"step": 20, **values, "frechet": 7.75})
+    score(folder, 10, values)
+    score(folder, 20, {**values, "frechet": 7.75})
+    page = check(report(folder))
+    assert "Frechet distance 7.75 lower is better; step 20" in page.text["numbers"]
+    assert "12.25" not in page.text["numbers"]
+    text = page.text["scores"]
+    for words in ("Frechet distance Falls", "last 7.75", "precision 0.5", "recall 0.25", "a note"):
+        assert words in text
+    assert "Step 20 score value better frechet 7.75 lower precision 0.5" in text
+    assert "kernel_error 0.125" in text
+    assert "count 100 generated, 200 real features random(seed = 0)" in text
+    assert "Step 10" not in text
+    for name in ("Frechet", "Precision and recall"):
+        assert name not in page.text["curves"].partition("All numbers")[0]
+    assert "frechet 7.75 7.75 12.25" in page.text["curves"]
+
+
+def test_each_way_of_scoring_has_its_card_the_newest_first(folder: Path) -> None:
+    score(folder, 20, {"frechet": 3.5})
+    score(folder, 20, {"frechet": 2.5, "mine": 9.0}, count="50 generated, 200 real")
+    page = check(report(folder))
+    text = page.text["scores"]
+    assert text.index("50 generated") < text.index("100 generated")
+    assert "Frechet distance 2.5 lower" in page.text["numbers"]
+    assert "mine 9 lower" in page.text["numbers"]
+
+
+def test_scores_of_metrics_from_outside_leave_the_curves(folder: Path) -> None:
+    score_log(folder, {"step": 20, "mine": 9.0, "odd": 1.0})
+    score(folder, 20, {"mine": 9.0})
+    page = check(report(folder))
+    assert "mine last 9" in page.text["scores"]
+    assert "odd last 1" in page.text["curves"]
+    assert "mine last 9" not in page.text["curves"]
+
+
+def test_a_score_per_class_is_cut_short(folder: Path) -> None:
+    values = {"intra_frechet": 1.0, **{f"intra_frechet/{i}": float(i) for i in range(1000)}}
+    score_log(folder, {"step": 20, **values})
+    score(folder, 20, values)
+    page = check(report(folder))
+    assert "961 more are in eval/" in page.text["scores"]
+    assert page.text["scores"].count("Frechet distance within classes") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "7", "[]", "[[]]", '[{"scores": {}}]', "[" * 100_000, "\0", "null"),
+        '[{"scores": {"a": "b"}, "of": {}, "better": {}, "card": {}, "notes": [], "floor": {}}]',
+    ],
+)
+def test_files_of_scores_with_any_content(folder: Path, text: str) -> None:
+    score(folder, 10, {"frechet": 3.5})
+    put(folder, "eval/step_0000020.json", text)
+    page = check(report(folder))
+    assert "1 of the files in eval/ could not be read and is left out." in page.text["scores"]
+    assert "Frechet distance 3.5 lower is better; step 10" in page.text["numbers"]
+    put(folder, "eval/step_0000010.json", text)
+    score_log(folder, {"step": 20, "frechet": 4.5})
+    page = check(report(folder))
+    assert "2 of the files in eval/ could not be read and are left out." in page.text["scores"]
+    assert "Frechet distance 4.5 step 20" in page.text["numbers"]
+
+
+def test_words_that_do_harm_in_scores(folder: Path) -> None:
+    one = {
+        "scores": {EVIL: 1.0},
+        "of": {EVIL: EVIL},
+        "better": {EVIL: "lower"},
+        "card": {EVIL: EVIL},
+        "notes": [EVIL],
+        "floor": {},
+    }
+    (folder / "eval").mkdir()
+    put(folder, "eval/step_0000020.json", json.dumps([one]))
+    page = check(report(folder))
+    assert page.text["scores"].count(EVIL) == 4
+    assert EVIL in page.text["numbers"]
+
+
+def test_twin_a_score_that_is_not_known_as_one_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["gankit.report.facts"], "score_names", lambda found, logged: [])
+    with pytest.raises(AssertionError):
+        test_scores_have_tiles_curves_tables_and_the_card(folder)
 
 
 # --- nothing gets out, and nothing gets in

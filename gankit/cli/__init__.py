@@ -8,7 +8,20 @@ import sys
 
 import typer
 
-from gankit.cli import bench, build, convert, data, export, parts, recipes, report, sample, train
+from gankit.cli import (
+    bench,
+    build,
+    compare,
+    convert,
+    data,
+    evaluate,
+    export,
+    parts,
+    recipes,
+    report,
+    sample,
+    train,
+)
 from gankit.cli.common import tell
 from gankit.errors import GankitError, SetupError
 
@@ -27,6 +40,8 @@ app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("bench")(bench.bench)
 app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("import")(convert.convert)
 app.command("report")(report.report)

@@ -115,7 +115,8 @@ def _snippet(entry: Entry) -> str:
     What is required is shown by an example of its type.
     """
     from gankit.registry import REQUIRED
-    from gankit.spec import dumps
+    from gankit.registry.options import options_of
+    from gankit.spec import Eval, dumps
     from gankit.spec.model import LISTS, SECTIONS
 
     table: dict[str, Any] = {"use": entry.name}
@@ -133,6 +134,8 @@ def _snippet(entry: Entry) -> str:
         tables = {kind: [table]}
     elif kind == "block":
         tables = {"generator": {"use": "stack", "stages": [short]}}
+    elif held := next((o for o in options_of(Eval).values() if o.slot == kind), None):
+        tables = {"eval": {held.name: [short] if held.many else short}}
     else:
         tables = {"generator": {kind: short}}
     return "\n".join(f"    {line}" for line in dumps(tables).strip().splitlines())

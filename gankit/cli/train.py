@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,11 +32,22 @@ def train(
     processes: Annotated[
         int, typer.Option(metavar="N", help="Train in N processes of this machine.")
     ] = 1,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            metavar="0-9|0,3,4", help="A run for each seed; dense networks are trained together."
+        ),
+    ] = "",
     plugin: Plugins = None,
 ) -> None:
     """Train a spec; the same command continues a run that was stopped."""
     if processes < 1:
         raise UsageError(f"--processes takes a number of processes, not {processes}")
+    if seeds:
+        if run is not None or processes > 1:
+            raise UsageError("--seeds makes a run of each: leave out --run and --processes")
+        _train_seeds(spec, _numbers(seeds), overrides, device, threads, plugin)
+        return
     checked = load_spec(spec, overrides, plugin)
     from gankit.train import run as run_training
     from gankit.train.processes import launch, launched
@@ -62,6 +74,46 @@ def train(
     else:
         say("the same command continues")
         raise typer.Exit(130 if outcome.signal == signal.SIGINT else 75)
+
+
+def _train_seeds(
+    name: str,
+    seeds: list[int],
+    overrides: list[str] | None,
+    device: str,
+    threads: int,
+    plugin: list[Path] | None,
+) -> None:
+    """Several seeds of a spec, in a run folder each."""
+    specs = [load_spec(name, [*(overrides or ()), f"seed={seed}"], plugin) for seed in seeds]
+    from gankit.together import train_together
+
+    folders = [Path("runs") / f"{spec.name}-{spec.hash[:8]}" for spec in specs]
+    where = pick_device(device, threads)
+    for spec, folder in zip(specs, folders, strict=True):
+        tell(f"seed {spec.seed}: {spec.name} in {folder} on {where}")
+    with _progress(specs[0].train.steps) as watch:
+        outcomes = train_together(specs, folders, where, watch=watch, tell=tell)
+    if not all(outcome.finished for outcome in outcomes):
+        tell("the same command continues")
+        stopped_by = next((each.signal for each in outcomes if each.signal), None)
+        raise typer.Exit(130 if stopped_by == signal.SIGINT else 75)
+    for folder in folders:
+        tell(f"next: gankit eval {_quoted(folder)}")
+
+
+def _numbers(text: str) -> list[int]:
+    """The seeds of `0-9` or `0,3,4`."""
+    found = re.fullmatch(r"(\d+)-(\d+)|\d+(,\d+)*", text.replace(" ", ""))
+    if found is None:
+        raise UsageError(f"--seeds takes numbers, such as 0-9 or 0,3,4, not {text!r}")
+    if found[1] is not None:
+        seeds = [*range(int(found[1]), int(found[2]) + 1)]
+    else:
+        seeds = [int(word) for word in text.split(",")]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text} names no seed, or one twice")
+    return seeds
 
 
 def _silent(*args: object) -> None:

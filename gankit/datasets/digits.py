@@ -7,11 +7,13 @@ the test half of the UCI "Optical Recognition of Handwritten Digits" set (Alpayd
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -28,11 +30,13 @@ __all__ = ["Digits", "StackedDigits"]
 class Digits:
     """1797 handwritten digits of 10 classes, enlarged from 8x8 (needs the extra `digits`).
 
-    Resized bicubically by Pillow.
+    Resized bicubically by Pillow. Every fifth digit of a class, in scikit-learn's order, is in the
+    split `test`, 355 in all; the other 1442 are in `train`.
 
     Options:
         size: height and width in pixels; one number is a square
         channels: 1, or 3 equal ones
+        split: `train` or `test`, which have no image in common, or `all`
 
     Shape: images (B, channels, height, width) uint8, labels (B,).
 
@@ -41,17 +45,26 @@ class Digits:
         MissingExtra: at the first look, where scikit-learn is not installed.
     """
 
+    features: ClassVar[str] = "digits"
     size: int | tuple[int, int] = 32
     channels: int = 1
+    split: Literal["all", "train", "test"] = "all"
 
     def __post_init__(self) -> None:
         height_width(self.size)
         one_or_three(self.channels)
+        if self.split not in ("all", "train", "test"):
+            raise ValueError(f'split = "{self.split}": must be "all", "train" or "test"')
 
     @property
     def image(self) -> Image:
         """Black to white, ten classes."""
         return Image(self.channels, height_width(self.size), classes=10)
+
+    @property
+    def held_out(self) -> Digits | None:
+        """The split `test`, of `train`; None of the others, which leave nothing aside."""
+        return replace(self, split="test") if self.split == "train" else None
 
     def __len__(self) -> int:
         return len(self._table[1])
@@ -72,6 +85,9 @@ class Digits:
         except ImportError as error:
             raise MissingExtra("the digits data set", "digits") from error
         levels, labels = load_digits(return_X_y=True)
+        if self.split != "all":
+            chosen = _fifths(labels) == (self.split == "test")
+            levels, labels = levels[chosen], labels[chosen]
         small = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
         height, width = height_width(self.size)
         resized = [
@@ -81,6 +97,15 @@ class Digits:
         return torch.from_numpy(np.stack(resized)[:, None]), torch.from_numpy(labels).long()
 
 
+def _fifths(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each is the fifth, tenth, ... of its class so far."""
+    place = np.zeros_like(labels)
+    for label in np.unique(labels):
+        these = labels == label
+        place[these] = np.arange(these.sum())
+    return place % 5 == 4
+
+
 @dataset("stacked_digits")
 @dataclass(frozen=True, kw_only=True)
 class StackedDigits:
@@ -88,7 +113,8 @@ class StackedDigits:
 
     Stacked MNIST, of Metz et al., "Unrolled Generative Adversarial Networks" (2017), section 3.3,
     arXiv:1611.02163, and PacGAN, arXiv:1712.04086; but not of MNIST: of the set `digits`, whose
-    1797 images are 8x8 before they are enlarged (needs the extra `digits`).
+    1797 images are 8x8 before they are enlarged (needs the extra `digits`). Nothing is held out:
+    another seed stacks the same single digits in other ways.
 
     Options:
         size: height and width in pixels; one number is a square
@@ -102,6 +128,10 @@ class StackedDigits:
         MissingExtra: at the first look, where scikit-learn is not installed.
     """
 
+    features: ClassVar[str] = "digits"
+    metrics: ClassVar[tuple[str, ...]] = ("modes",)
+    samples: ClassVar[int] = 26_000
+    """So many images the published tables are of."""
     size: int | tuple[int, int] = 16
     length: int = 128_000
     seed: int = 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from gankit.datasets.decoding import reason
 from gankit.errors import DataError
 
-__all__ = ["SUFFIXES", "is_image", "names_below", "refuse_none"]
+__all__ = ["SUFFIXES", "is_image", "names_below", "refuse_none", "stamp"]
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
@@ -44,6 +46,16 @@ def names_below(root: Path) -> list[str]:
         start = "" if inner == "." else f"{inner}/"
         found += [start + name for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def stamp(root: Path, paths: Sequence[Path]) -> str:
+    """A SHA-256 of which files there are below `root`, of how many bytes and changed when."""
+    total = hashlib.sha256()
+    for path in paths:
+        told = path.stat()
+        line = f"{path.relative_to(root).as_posix()} {told.st_size} {told.st_mtime_ns}\n"
+        total.update(line.encode())
+    return total.hexdigest()
 
 
 def refuse_none(root: Path, images: int, files: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gankit.datasets.checks import height_width, rows
 from gankit.datasets.decoding import Framing, opened, reason, upright
-from gankit.datasets.files import is_image, names_below, refuse_none
+from gankit.datasets.files import is_image, names_below, refuse_none, stamp
 from gankit.datasets.packing.manifest import pair
 from gankit.errors import DataError
 from gankit.registry import dataset
@@ -104,6 +104,11 @@ class Folder:
         found = tuple(root / name for name in names if is_image(name))
         refuse_none(root, len(found), len(names))
         return found
+
+    @cached_property
+    def content(self) -> str:
+        """Stands for what is in the files: which there are, how large, and changed when."""
+        return stamp(Path(self.root).expanduser(), self.paths)
 
     @cached_property
     def _framing(self) -> Framing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -103,6 +103,13 @@ class Packed:
     def class_names(self) -> tuple[str, ...]:
         """What its classes were called where it was packed."""
         return tuple(one.name for one in self.manifest.classes)
+
+    @property
+    def held_out(self) -> Packed | None:
+        """The split `test`, of `train`, where it was packed with one; None of the others."""
+        if self.split != "train" or not self.manifest.splits.get("test"):
+            return None
+        return replace(self, split="test")
 
     @property
     def bytes(self) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ __all__ = ["Grid", "Mixture", "Ring"]
 class Mixture(ABC):
     """Equally likely round Gaussians of one width; a source says only where their centres are."""
 
+    features: ClassVar[str] = "mixture"
+    metrics: ClassVar[tuple[str, ...]] = ("modes",)
+    samples: ClassVar[int] = 2500
+    """So many points the published tables are of."""
     std: float
     length: int
     seed: int
@@ -42,6 +47,11 @@ class Mixture(ABC):
     def image(self) -> Image:
         """Points in the plane, unbounded, without classes."""
         return Image(channels=2, size=(), classes=0, bounded=False)
+
+    @property
+    def held_out(self) -> Self:
+        """As many points of the next seed."""
+        return replace(self, seed=self.seed + 1)  # type: ignore[type-var]  # every source is one
 
     def __len__(self) -> int:
         return self.length

@@ -9,8 +9,8 @@ and the chroma's angle is the hue: what a generator drew can be read back exactl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,17 @@ from gankit.datasets.checks import at_least, height_width, one_or_three, rows
 from gankit.registry import dataset
 from gankit.slots import Image
 
-__all__ = ["CLASSES", "Factors", "Shapes", "render"]
+__all__ = [
+    "CHROMA",
+    "CLASSES",
+    "HOLE",
+    "MIDDLE",
+    "SIDES",
+    "Factors",
+    "Shapes",
+    "outside",
+    "render",
+]
 
 CLASSES = ("circle", "ring", "triangle", "square", "star")
 """The names of the labels."""
@@ -29,8 +39,11 @@ CLASSES = ("circle", "ring", "triangle", "square", "star")
 SIDES = (0, 0, 3, 4, 5)
 """Per class, how often a full turn shows it unchanged; 0 where no turn is seen."""
 
-MIDDLE, CHROMA = 0.55, 0.45
+MIDDLE = 0.55
 """A shape's colour is MIDDLE + CHROMA x cosine, of 1."""
+
+CHROMA = 0.45
+"""How far its red, green and blue are from their mean at most."""
 
 HOLE = 0.55
 """The inner radius of a ring, of its outer one."""
@@ -72,6 +85,7 @@ class Shapes:
         ValueError: an option out of range.
     """
 
+    features: ClassVar[str] = "shapes"
     size: int | tuple[int, int] = 64
     channels: int = 3
     length: int = 50_000
@@ -92,6 +106,11 @@ class Shapes:
     def class_names(self) -> tuple[str, ...]:
         """What the labels are called."""
         return CLASSES
+
+    @property
+    def held_out(self) -> Shapes:
+        """As many shapes of the next seed."""
+        return replace(self, seed=self.seed + 1)
 
     def __len__(self) -> int:
         return self.length

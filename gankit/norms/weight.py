@@ -23,7 +23,7 @@ from gankit.ops import (
 )
 from gankit.registry import norm
 
-__all__ = ["Clip", "SpectralNorm", "clip", "none", "spectral", "weightnorm"]
+__all__ = ["Clip", "Divided", "SpectralNorm", "clip", "none", "spectral", "weightnorm"]
 
 
 class SpectralNorm(Estimate):
@@ -116,15 +116,15 @@ class SpectralNorm(Estimate):
         moved, self._moved = self._moved, None
         with torch.no_grad():
             sigma = moved[0] if moved and moved[1] == weight._version else self.sigma(weight)
-        divided: Tensor = _Divided.apply(weight, self.u.clone(), self.v.clone(), sigma, self)
+        divided: Tensor = Divided.apply(weight, self.u.clone(), self.v.clone(), sigma, self)
         return divided
 
     def plain(self, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """W / u^T W v, as autograd differentiates it any number of times."""
-        return weight / self._divisor(self._sigma(weight, u, v)).to(weight.dtype)
+        return weight / self.divisor(self._sigma(weight, u, v)).to(weight.dtype)
 
-    def _divisor(self, sigma: Tensor) -> Tensor:
-        # A weight of zero has no direction to normalise: it stays zero, with finite gradients.
+    def divisor(self, sigma: Tensor) -> Tensor:
+        """Sigma, or 1 for a weight of zero: it has no direction to normalise and stays zero."""
         return torch.where(sigma > self.eps, sigma, torch.ones_like(sigma))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -133,10 +133,11 @@ class SpectralNorm(Estimate):
         return weight
 
 
-class _Divided(torch.autograd.Function):
+class Divided(torch.autograd.Function):
     """W / sigma, with the gradient in closed form: (g - <g, W / sigma> u v^T) / sigma.
 
-    That reads and writes a third of what autograd does for the same.
+    That reads and writes a third of what autograd does for the same. `of` is whose options and
+    whose way to read a matrix count.
     """
 
     @staticmethod
@@ -145,7 +146,7 @@ class _Divided(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, u, v, sigma)
         ctx.of = of
-        return weight / of._divisor(sigma).to(weight.dtype)
+        return weight / of.divisor(sigma).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -156,7 +157,7 @@ class _Divided(torch.autograd.Function):
                 of.plain(weight, u, v), weight, gradient, create_graph=True
             )
             return given, None, None, None, None
-        divisor = of._divisor(sigma)
+        divisor = of.divisor(sigma)
         with full_precision(weight):
             along = torch.dot(gradient.to(u.dtype).flatten(), weight.to(u.dtype).flatten())
             along = torch.where(sigma > of.eps, along / divisor.square(), 0.0)

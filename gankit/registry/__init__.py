@@ -32,6 +32,7 @@ __all__ = [
     "block",
     "dataset",
     "discriminator",
+    "features",
     "generator",
     "hand",
     "handed",
@@ -40,6 +41,7 @@ __all__ = [
     "load_file",
     "logger",
     "loss",
+    "metric",
     "norm",
     "optimizer",
     "penalty",
@@ -78,11 +80,13 @@ augment = _recorder("augment")
 block = _recorder("block")
 dataset = _recorder("dataset")
 discriminator = _recorder("discriminator")
+features = _recorder("features")
 generator = _recorder("generator")
 initializer = _recorder("initializer")
 latent = _recorder("latent")
 logger = _recorder("logger")
 loss = _recorder("loss")
+metric = _recorder("metric")
 optimizer = _recorder("optimizer")
 penalty = _recorder("penalty")
 schedule = _recorder("schedule")

@@ -44,6 +44,8 @@ _ALL = (
     Kind("latent", "latents", ("count", "width", "random"), "function", "where z is drawn from"),
     Kind("optimizer", "optimizers", ("parameters",), "maker", "how weights follow gradients"),
     Kind("dataset", "datasets", (), "object", "real images"),
+    Kind("features", "extractors", ("data",), "maker", "what metrics see of an image"),
+    Kind("metric", "metrics", (), "object", "how far generated images are from real ones"),
     Kind("logger", "loggers", ("folder", "spec"), "maker", "where metrics and samples go"),
 )
 
@@ -55,6 +57,7 @@ NEEDS: dict[str, str] = {
     "batch_statistics": "mixes the rows of a batch",
     "separate_batches": "cannot be shown real and fake images in one batch",
     "positions": "needs feature maps or images, not points",
+    "held_out": "is shown real images that were not trained on",
     "total": "depends on how many steps there are in all, so train.steps is fixed",
 }
 """What a part may declare about itself, and what follows from it."""

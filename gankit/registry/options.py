@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from gankit.errors import PartError
+from gankit.registry.kinds import KINDS
 
 __all__ = ["REQUIRED", "Option", "check_signature", "options_of", "summary"]
 
@@ -132,7 +133,12 @@ def _slot(annotation: Any) -> tuple[str | None, bool]:
     """The kind a slot type stands for, and whether a list of them is wanted.
 
     The slot types of `gankit.slots` name their kind in `part_kind`; nothing is imported to ask.
+    What holds parts that are not made yet, as a spec does, is annotated with the kind beside it.
     """
+    if typing.get_origin(annotation) is typing.Annotated:
+        held, *notes = typing.get_args(annotation)
+        of = next((note for note in notes if isinstance(note, str) and note in KINDS), None)
+        return of, of is not None and typing.get_origin(held) is tuple
     if typing.get_origin(annotation) is tuple:
         inner, *rest = typing.get_args(annotation)
         if rest == [Ellipsis]:

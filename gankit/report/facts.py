@@ -14,6 +14,7 @@ from gankit import __version__
 from gankit.report.pictures import pictures
 from gankit.report.plots import Panel, draw, panels
 from gankit.report.records import Numbers, Run
+from gankit.report.scores import Scored, newest, score_names, score_panels, score_title, scored
 
 __all__ = ["FORMATS", "Tile", "Warned", "facts"]
 
@@ -28,6 +29,9 @@ STATES = {
 }
 MOMENTS = 1000
 """How often health is looked at, of a long run: evenly spread, the last log among them."""
+
+MOST_TILES = 8
+"""Of scores."""
 
 TOLD = ("state", "step", "steps", "reason")
 """What `status.json` says that has a place of its own in the page."""
@@ -47,7 +51,12 @@ def facts(run: Run) -> dict[str, Any]:
     state, step, steps = _state(run)
     found = run.pictures()
     shown = pictures(found)
-    drawn = panels({**run.metrics.series, **run.timing.series}, _uses(run, "penalty"))
+    series = {**run.metrics.series, **run.timing.series}
+    scores, unread = scored(run)
+    names = set(score_names(scores, run.metrics.series))
+    drawn = panels({n: s for n, s in series.items() if n not in names}, _uses(run, "penalty"))
+    drawn_scores = score_panels({n: s for n, s in series.items() if n in names})
+    last = max(run.metrics.last, run.timing.last)
     return {
         "version": __version__,
         "name": run.name,
@@ -59,11 +68,14 @@ def facts(run: Run) -> dict[str, Any]:
         "step": step,
         "steps": steps,
         "written": written.strftime("%Y-%m-%d %H:%M UTC") if (written := run.written()) else "",
-        "tiles": _tiles(run, state, step, steps),
+        "tiles": _tiles(run, state, step, steps) + _score_tiles(scores, run.metrics, names),
         "warnings": _warnings(run.metrics),
         "pictures": shown,
         "pictures_there": len(found),
-        "panels": _drawn(drawn, max(run.metrics.last, run.timing.last)),
+        "panels": _drawn(drawn, last),
+        "score_panels": _drawn(drawn_scores, last, len(drawn)),
+        "scores": newest(scores),
+        "scores_unread": unread,
         "ranges": _ranges(run),
         "damaged": {"metrics.jsonl": run.metrics.damaged, "timing.jsonl": run.timing.damaged},
         "given": run.given,
@@ -139,6 +151,23 @@ def _tiles(run: Run, state: str, step: int | None, steps: int | None) -> list[Ti
     return tiles
 
 
+def _score_tiles(scores: list[Scored], logged: Numbers, names: set[str]) -> list[Tile]:
+    """The newest scores of which one can say which is better; without files, those of the log."""
+    tiles: dict[str, Tile] = {}
+    for one in reversed(newest(scores)):
+        for row in one.rows:
+            if row.better:
+                note = f"{row.better} is better; step {_count(one.step)}"
+                tiles[row.name] = Tile(score_title(row.name), _number(row.value), note)
+    if not scores:
+        for name in logged.series:
+            if name in names and "/" not in name:
+                series = logged.series[name]
+                note = f"step {_count(int(series.steps[-1]))}"
+                tiles[name] = Tile(score_title(name), _number(float(series.values[-1])), note)
+    return list(tiles.values())[:MOST_TILES]
+
+
 @dataclass(frozen=True)
 class Warned:
     """A line of health that a number has crossed."""
@@ -186,12 +215,13 @@ def _limits() -> dict[str, list[float]]:
     return limits
 
 
-def _drawn(found: list[Panel], last: int) -> list[dict[str, Any]]:
+def _drawn(found: list[Panel], last: int, first: int = 0) -> list[dict[str, Any]]:
+    """Panels with their drawings, whose numbers begin at `first`: ids in a page are its own."""
     from markupsafe import Markup
 
     limits = _limits() if found else {}
     drawn = []
-    for index, panel in enumerate(found):
+    for index, panel in enumerate(found, first):
         finite = any(len(line.series.finite.values) for line in panel.lines)
         # Safe: there are no words in it, see `draw`.
         svg = Markup(draw(panel, index, last, limits.get(panel.key, ()))) if finite else ""

@@ -174,6 +174,11 @@ class Run:
         found = _numbered(self.path / "samples", r"step_(\d+)\.png")
         return [(step, path) for step, path in found if path.is_file()]
 
+    def scores(self) -> list[tuple[int, Path]]:
+        """The files of scores by their step."""
+        found = _numbered(self.path / "eval", r"step_(\d+)\.json")
+        return [(step, path) for step, path in found if path.is_file()]
+
     def checkpoints(self) -> list[Checkpoint]:
         """The checkpoints by their step."""
         found = []

@@ -21,6 +21,7 @@ from gankit.slots.architecture import (
     kept,
     unchanged,
 )
+from gankit.slots.scoring import Features, Gathered, Metric, Seen
 from gankit.slots.training import (
     Augment,
     Dataset,
@@ -46,6 +47,8 @@ __all__ = [
     "Block",
     "Dataset",
     "Discriminator",
+    "Features",
+    "Gathered",
     "Generator",
     "Image",
     "Initializer",
@@ -53,12 +56,14 @@ __all__ = [
     "Logger",
     "Logits",
     "Loss",
+    "Metric",
     "Norm",
     "Observer",
     "Penalty",
     "Rates",
     "ScalesKeys",
     "ScalesRates",
+    "Seen",
     "Shape",
     "TakesTurns",
     "Turn",

@@ -10,9 +10,20 @@ from pathlib import Path
 
 from gankit.errors import SetupError
 from gankit.registry import load_file
-from gankit.spec.check import check
+from gankit.spec.check import check, check_eval
 from gankit.spec.document import Document, parse, read
-from gankit.spec.model import FORMAT, LISTS, Fast, HalfLife, Part, Plugin, Spec, Train, describe
+from gankit.spec.model import (
+    FORMAT,
+    LISTS,
+    Eval,
+    Fast,
+    HalfLife,
+    Part,
+    Plugin,
+    Spec,
+    Train,
+    describe,
+)
 from gankit.spec.problems import in_order, problem_at
 from gankit.spec.source import Override, Source
 from gankit.spec.write import dumps
@@ -21,6 +32,7 @@ __all__ = [
     "FORMAT",
     "LISTS",
     "Document",
+    "Eval",
     "Fast",
     "HalfLife",
     "Override",
@@ -33,6 +45,7 @@ __all__ = [
     "dumps",
     "in_order",
     "load",
+    "load_eval",
     "loads",
     "problem_at",
 ]
@@ -60,6 +73,15 @@ def load(
     path = Path(path)
     loader = _Loader(path.parent, tuple(plugins), trusted, announce)
     return check(Source(read(path), overrides), path.stem, loader)
+
+
+def load_eval(overrides: Sequence[str]) -> Eval:
+    """A table [eval] that is made of overrides alone: `eval.features=digits`.
+
+    Raises:
+        SpecError: with every problem in it.
+    """
+    return check_eval(Source(parse("", "<eval>"), overrides))
 
 
 def loads(text: str, overrides: Sequence[str] = (), *, folder: Path = Path()) -> Spec:

@@ -10,14 +10,14 @@ from gankit.errors import OptionError, Place, Problem, SpecError, choices
 from gankit.registry import REQUIRED, Option, registry
 from gankit.registry.options import options_of
 from gankit.spec.document import Path, dotted
-from gankit.spec.model import FORMAT, LISTS, SECTIONS, Part, Plugin, Spec, Train, describe
+from gankit.spec.model import FORMAT, LISTS, SECTIONS, Eval, Part, Plugin, Spec, Train, describe
 from gankit.spec.problems import in_order, problem_at
 from gankit.spec.source import Source
 from gankit.spec.values import UnfitError, leaves, read, record_of, refused, shown
 
-__all__ = ["check"]
+__all__ = ["check", "check_eval"]
 
-_TOP = {"gankit", "name", "seed", "plugins", "train", *SECTIONS, *LISTS}
+_TOP = {"gankit", "name", "seed", "plugins", "train", "eval", *SECTIONS, *LISTS}
 _RECORDED = {"paths", "providers"}
 """Keys that resolved.toml has and people do not write."""
 
@@ -45,6 +45,7 @@ def check(source: Source, name: str, load_plugins: Callable[[Source], Sequence[P
         parts: dict[str, Any] = {key: checker.section(key, kind) for key, kind in SECTIONS.items()}
         parts |= {key: checker.entries(key, kind) for key, kind in LISTS.items()}
         train = checker.train()
+        scored = checker.evaluation()
         if checker.problems:
             checker.constructors()
     except _EnoughError:
@@ -59,9 +60,24 @@ def check(source: Source, name: str, load_plugins: Callable[[Source], Sequence[P
         seed=data.get("seed", 0),
         plugins=plugins,
         train=train,
+        eval=scored,
         source=source,
         **parts,
     )
+
+
+def check_eval(source: Source) -> Eval:
+    """The table [eval] of a source that need hold nothing else.
+
+    Raises:
+        SpecError: with every problem in it.
+    """
+    checker = _Checker(source)
+    checker.leaves()
+    found = checker.evaluation()
+    if checker.problems:
+        raise SpecError(in_order(checker.problems))
+    return found
 
 
 class _EnoughError(Exception):
@@ -181,6 +197,24 @@ class _Checker:
             except OptionError as error:
                 self.report(str(error), self.source.value(("train", error.option)))
                 usable[error.option] = getattr(Train, error.option, 1)
+
+    def evaluation(self) -> Eval:
+        """The table [eval], which need not be there."""
+        table = self.source.data.get("eval", {})
+        if not isinstance(table, dict):
+            self.report("eval is a table", self.source.key(("eval",)), "write [eval]")
+            return Eval()
+        given = self.options(options_of(Eval), table, ("eval",), "[eval]")
+        named = [part.name for part in given.get("metrics") or ()]
+        for index, name in enumerate(named):
+            if name in named[:index]:
+                place = self.source.value(("eval", "metrics", index))
+                self.report(f'metric "{name}" is there twice', place)
+        try:
+            return Eval(**{key: value for key, value in given.items() if value is not None})
+        except OptionError as error:
+            self.report(str(error), self.source.value(("eval", error.option)))
+            return Eval()
 
     def part(self, kind: str, value: Any, path: Path, default: Any = None) -> Part | None:
         """A part: a name, or a table with `use` and options.
@@ -342,7 +376,7 @@ def _table(value: Any) -> dict[str, Any] | None:
 
 def _default(option: Option) -> Any:
     """The part in a slot that is not mentioned, as a spec would write it."""
-    absent = option.default is REQUIRED
+    absent = option.default is REQUIRED or option.default is None
     return None if absent else describe(option.slot, option.default, full=False)
 
 

@@ -9,10 +9,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from gankit.errors import OptionError
 from gankit.registry import REQUIRED, Entry, registry
+from gankit.registry.options import options_of
 from gankit.spec.document import Path
 from gankit.spec.source import Source
 
@@ -20,6 +21,7 @@ __all__ = [
     "FORMAT",
     "LISTS",
     "SECTIONS",
+    "Eval",
     "Fast",
     "HalfLife",
     "Part",
@@ -137,7 +139,7 @@ def describe(slot: str | None, value: Any, full: bool = True) -> Any:
         return _set_of_norms(items) if slot == "norm" else items
     if is_dataclass(value) and not isinstance(value, type) and slot is None:
         return dict(vars(value))
-    if slot is None or value is REQUIRED:
+    if slot is None or value is None or value is REQUIRED:
         return value
     if hasattr(value, "makers"):
         return describe(slot, [maker for maker in value.makers if _acts(maker)], full)
@@ -256,6 +258,31 @@ class Train:
             raise OptionError("ema", f"ema is a decay in [0, 1), not {self.ema}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """How what a run makes is scored: by `gankit eval`, and as often as asked for in training.
+
+    Options:
+        features: what metrics see of an image; by default those that go with the data.
+        metrics: what is scored; by default what goes with the data.
+        count: how many generated images are scored; 0 for as many as go with the data.
+        every: score every so many steps of training, and at the end; 0 for not at all. The best
+            checkpoint by the first score is kept, unless `train.best` names another.
+        floor: tell beside each score that of real images against other real ones.
+    """
+
+    features: Annotated[Part | None, "features"] = None
+    metrics: Annotated[tuple[Part, ...], "metric"] = ()
+    count: int = 0
+    every: int = 0
+    floor: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("count", "every"):
+            if getattr(self, name) < 0:
+                raise OptionError(name, f"{name} must be at least 0, not {getattr(self, name)}")
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A local Python file that declares parts."""
@@ -287,6 +314,7 @@ class Spec:
     augment: tuple[Part, ...]
     logger: tuple[Part, ...]
     train: Train
+    eval: Eval
     source: Source = field(compare=False, repr=False)
 
     def parts(self) -> Iterator[Part]:
@@ -297,6 +325,8 @@ class Spec:
         for section in LISTS:
             for part in getattr(self, section):
                 yield from part.inner()
+        for part in (*filter(None, [self.eval.features]), *self.eval.metrics):
+            yield from part.inner()
 
     def plain(self, full: bool = True) -> dict[str, Any]:
         """The spec as the tables of a TOML file: with every default, or with what differs."""
@@ -313,7 +343,12 @@ class Spec:
             for name, value in vars(self.train).items()
             if full or name == "steps" or value != getattr(Train, name)
         }
-        return tables
+        scored = {
+            name: describe(option.slot, value, full)
+            for name, option in options_of(Eval).items()
+            if (value := getattr(self.eval, name)) is not None and (full or value != option.default)
+        }
+        return tables | ({"eval": scored} if scored else {})
 
     def resolved(self) -> dict[str, Any]:
         """The spec with every default, and who provides each part."""
@@ -323,7 +358,8 @@ class Spec:
     def identity(self, full: bool = True) -> dict[str, Any]:
         """The tables of what makes the run what it is: not its name, length, or logging."""
         tables = self.plain(full)
-        del tables["name"], tables["logger"]
+        for key in ("name", "logger", "eval"):
+            tables.pop(key, None)
         train = {key: value for key, value in tables["train"].items() if key not in RESUMABLE}
         return tables | {"train": train}
 

@@ -97,7 +97,7 @@ class RunFolder:
                 kept = [line for line in lines if line.endswith("\n")]
                 replace(file, "".join(k for k in kept if json.loads(k)["step"] <= step))
 
-    def note_environment(self, processes: int = 1, **more: str) -> list[str]:
+    def note_environment(self, processes: int = 1, **more: int | str) -> list[str]:
         """Add what this start runs on to `env.json`; in words, how it differs from the last."""
         file = self.path / "env.json"
         starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []

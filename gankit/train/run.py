@@ -30,10 +30,12 @@ from gankit.train.folder import RunFolder
 from gankit.train.memory import out_of_memory, room_for
 from gankit.train.plan import plan
 from gankit.train.processes import Processes, joined, launched, started
+from gankit.train.record import Record
+from gankit.train.scoring import InTraining, described, evaluation_of
 from gankit.train.signals import Stopped, stop_signals
-from gankit.train.trainer import Record, Trainer
+from gankit.train.trainer import Trainer
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "opened", "refusal_of", "run", "trainer_of", "unwritten"]
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 
@@ -71,7 +73,7 @@ def run(
         Diverged: a number is not finite.
     """
     began = time.perf_counter()
-    refusal = _refusal(spec)
+    refusal = refusal_of(spec)
     device = _own(torch.device(device))
     folder = RunFolder(path)
     with joined(device) as processes, ExitStack() as stack:
@@ -83,44 +85,71 @@ def run(
             refusal = refusal or SetupError(str(error))
         _refuse(processes, refusal)  # before a folder is made
         saved = _first(
-            processes, lambda: _opened(spec, folder, processes.count, device, stack, tell)
+            processes, lambda: opened(spec, folder, processes.count, device, stack, tell)
         )
         caught = stack.enter_context(stop_signals())
-        try:
-            gan, data = build(spec, device)
-            if isinstance(data, Folder):
-                tell(data.hint)
-            data = resident(data, device, tell)
-            if gan.compiled and not has_compiler(device):
-                tell("train.compile: there is no compiler here; goes on without")
-                gan.compiled = ()
-            trainer = Trainer(
-                gan,
-                data,
-                spec.train,
-                device,
-                folder=path,
-                spec=resolved(spec),
-                loggers=_loggers(spec, path, stack) if processes.rank == 0 else (),
-                watch=watch,
-                tell=tell,
-                processes=processes,
-                signals=lambda: nullcontext(caught),
-            )
-        except SpecError:
-            raise
-        except ValueError as error:
-            raise SetupError(str(error)) from error
-        except (MemoryError, RuntimeError) as error:
-            if out_of_memory(error):
-                raise _explained(error, spec, device) from error
-            raise
-        trainer.newest = _newest_picture(folder)
+        trainer = trainer_of(
+            spec, folder, device, saved, stack, caught, processes=processes, watch=watch, tell=tell
+        )
         trainer.callbacks = [_first_step(trainer, began, tell)]
-        if saved is not None:
-            trainer.restore(saved)
         status = folder.write_status if processes.rank == 0 else _silent
         return _trained(trainer, spec, device, status, tell)
+
+
+def trainer_of(
+    spec: Spec,
+    folder: RunFolder,
+    device: torch.device,
+    saved: Checkpoint | None,
+    stack: ExitStack,
+    caught: list[int],
+    *,
+    processes: Processes,
+    watch: Watch,
+    tell: Callable[[str], object],
+) -> Trainer:
+    """The trainer of a spec in its folder, where it was saved, stopped by what is `caught`."""
+    try:
+        gan, data = build(spec, device)
+        if isinstance(data, Folder):
+            tell(data.hint)
+        scoring = None
+        if spec.eval.every:
+            about = described(spec.data)
+            evaluation = evaluation_of(
+                spec.eval, data, about, source=spec.source, device=device, tell=tell
+            )
+            scoring = InTraining(spec, evaluation, folder.path)
+        data = resident(data, device, tell)
+        if gan.compiled and not has_compiler(device):
+            tell("train.compile: there is no compiler here; goes on without")
+            gan.compiled = ()
+        trainer = Trainer(
+            gan,
+            data,
+            spec.train,
+            device,
+            folder=folder.path,
+            spec=resolved(spec),
+            loggers=_loggers(spec, folder.path, stack) if processes.rank == 0 else (),
+            watch=watch,
+            tell=tell,
+            processes=processes,
+            signals=lambda: nullcontext(caught),
+            scoring=scoring,
+        )
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise _explained(error, spec, device) from error
+        raise
+    trainer.newest = _newest_picture(folder)
+    if saved is not None:
+        trainer.restore(saved)
+    return trainer
 
 
 def _first_step(
@@ -166,7 +195,7 @@ def _trained(
             with suppress(GankitError):
                 trainer.wait()  # what was saved before it is worth as much as ever
         if isinstance(error, OSError):
-            raise _unwritten(error) from error
+            raise unwritten(error) from error
         if out_of_memory(error):
             raise _explained(error, spec, device) from error
         raise
@@ -174,11 +203,11 @@ def _trained(
     try:
         status("finished" if finished else "stopped", trainer.step, steps)
     except OSError as error:
-        raise _unwritten(error) from error
+        raise unwritten(error) from error
     return Outcome(finished, trainer.step, trainer.newest, stopped)
 
 
-def _refusal(spec: Spec) -> GankitError | None:
+def refusal_of(spec: Spec) -> GankitError | None:
     """Why a spec cannot be trained here: networks that cannot run, data that is not there."""
     train, count = spec.train, started()
     if train.batch % (train.accumulate * count) == 0:
@@ -203,13 +232,14 @@ def _refuse(processes: Processes, refusal: GankitError | None) -> None:
     raise SystemExit(codes[first])
 
 
-def _opened(
+def opened(
     spec: Spec,
     folder: RunFolder,
     processes: int,
     device: torch.device,
     stack: ExitStack,
     tell: Callable[[str], object],
+    **noted: int,
 ) -> Checkpoint | None:
     """Take the folder for the spec; the newest sound checkpoint in it, if it has one."""
     stack.enter_context(folder.locked())
@@ -217,7 +247,7 @@ def _opened(
     saved, complaints = checkpoint.latest(folder.checkpoints) if continues else (None, [])
     for complaint in complaints:
         tell(complaint)
-    for change in folder.note_environment(processes, paths=_taken(spec, device)):
+    for change in folder.note_environment(processes, paths=_taken(spec, device), **noted):
         tell(f"not as before, so not to the same bits: {change}")
     if saved is not None:
         where = f"at step {saved.step:,} of {spec.train.steps:,}"
@@ -247,7 +277,7 @@ def _first(processes: Processes, open_it: Callable[[], Checkpoint | None]) -> Ch
         except GankitError as error:
             refusal = error
         except OSError as error:
-            refusal = _unwritten(error)
+            refusal = unwritten(error)
     _refuse(processes, refusal)
     return processes.from_first(found)
 
@@ -289,7 +319,7 @@ def _own(device: torch.device) -> torch.device:
     return device
 
 
-def _unwritten(error: OSError) -> SetupError:
+def unwritten(error: OSError) -> SetupError:
     """What a disk refuses, in words."""
     file = f" {error.filename}" if error.filename else ""
     return SetupError(f"cannot read or write{file}: {error.strerror or error}")

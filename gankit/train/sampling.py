@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gankit.build import GAN
+from gankit.datasets import to_uint8
 from gankit.errors import OptionError
 from gankit.latents import normal, truncated
 from gankit.ops import held
 from gankit.randomness import generator, seeded
-from gankit.slots import Latent, conditional
+from gankit.slots import Dataset, Latent, conditional
 
 __all__ = [
     "COLUMNS",
     "SAMPLES",
     "draw",
+    "generated",
     "grid_labels",
     "label_count",
     "reads_labels",
@@ -62,6 +64,38 @@ def draw(
     finally:
         network.train(training)
     return torch.cat(made).float().cpu()
+
+
+def generated(
+    gan: GAN,
+    network: nn.Module,
+    data: Dataset,
+    count: int,
+    seed: int,
+    latent: Latent | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images to be scored, a batch at a time, and the labels that they were asked for with.
+
+    As they would be in a PNG: bytes; points are float32. Labels are those of real images drawn at
+    random, so that classes are as frequent as in the data; where the data has other classes than
+    the generator, those go round, and are not told. A generator that looks at no labels has none.
+    """
+    labels = None
+    if label_count(gan, network) and data.image.classes == gan.image.classes:
+        random = generator(seed, "scored labels")
+        labels = data.labels(torch.randint(len(data), (count,), generator=random))
+    training = network.training
+    network.eval()
+    done = 0
+    try:
+        with torch.no_grad():
+            for images in _made(gan, network, count, (seed, "sample"), 64, latent, labels):
+                rows = slice(done, done := done + len(images))
+                values = images.float().cpu()
+                shown = to_uint8(values) if gan.image.size else values
+                yield shown, None if labels is None else labels[rows]
+    finally:
+        network.train(training)
 
 
 def grid_labels(classes: int, only: Sequence[int] = ()) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gankit.build import GAN
-from gankit.errors import CheckpointError, Diverged, GankitError, SetupError
+from gankit.errors import CheckpointError, DataError, Diverged, GankitError, SetupError
 from gankit.ops import is_running
 from gankit.slots import Dataset, Logger
 from gankit.spec import Train
@@ -26,28 +26,13 @@ from gankit.train.folder import RunFolder
 from gankit.train.health import crossed, health
 from gankit.train.pictures import sample_grid
 from gankit.train.processes import Processes
+from gankit.train.record import Record, Scoring
 from gankit.train.sampling import SAMPLES, draw
 from gankit.train.signals import Stopped, stop_signals
 
-__all__ = ["Record", "Trainer"]
+__all__ = ["Trainer"]
 
 Watch = Callable[[int, Mapping[str, float], float], None]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known after a step; the numbers are read from the device when they are asked for."""
-
-    step: int
-    """Steps taken so far."""
-    measured: Mapping[str, Tensor]
-
-    def numbers(self) -> dict[str, float]:
-        """Losses, penalties, D's mean logits and the lengths of the gradients."""
-        if not self.measured:
-            return {}
-        together = torch.stack([value.double() for value in self.measured.values()])
-        return dict(zip(self.measured, together.tolist(), strict=True))
 
 
 class Trainer:
@@ -58,6 +43,9 @@ class Trainer:
     With a `folder` it writes metrics, samples and checkpoints there, as `gankit train` does;
     without one it keeps them to itself. Ctrl-C lets the step at hand finish, saves, and raises
     `Stopped`, a KeyboardInterrupt: the trainer can be iterated again, and goes on from there.
+
+    `scoring` scores the averaged generator every so many steps, and says by which score the best
+    checkpoint is kept.
 
     `callbacks` are called with the `Record` of every step, `watch` with step, numbers and images
     per second at every log, `tell` with messages for people.
@@ -82,6 +70,7 @@ class Trainer:
         tell: Callable[[str], object] = warn,
         processes: Processes = ALONE,
         signals: Callable[[], AbstractContextManager[list[int]]] = stop_signals,
+        scoring: Scoring | None = None,
     ) -> None:
         self.engine = Engine(gan, data, train, torch.device(device), processes)
         self.train = train
@@ -91,6 +80,7 @@ class Trainer:
         self.loggers = list(loggers)
         self.watch = watch
         self.tell = tell
+        self.scoring = scoring
         self.newest: Path | None = None
         """The newest sample grid."""
         writes = folder is not None and processes.rank == 0
@@ -123,7 +113,8 @@ class Trainer:
                 )
             self.folder.samples.mkdir(parents=True, exist_ok=True)
             self.folder.forget_after(self.step)
-            self._writer = Writer(self.folder.checkpoints, self.train.keep, self.train.best)
+            best = self.train.best or (self.scoring.best if self.scoring else "")
+            self._writer = Writer(self.folder.checkpoints, self.train.keep, best)
 
     def __iter__(self) -> Iterator[Record]:
         self.open()
@@ -178,11 +169,14 @@ class Trainer:
                 self._log(record)
             if self.step % self.train.samples == 0 or last:
                 self._draw()
+            scored = self.scoring is not None and (self.step % self.scoring.every == 0 or last)
+            if scored:
+                self._score(record)
             for callback in self.callbacks:
                 callback(record)
             # Decided once, and by all processes: a signal that comes later is for the next step.
             (self._stopping,) = self.engine.processes.largest([max(caught, default=0)])
-            if self.step % self.train.checkpoint == 0 or last or self._stopping:
+            if self.step % self.train.checkpoint == 0 or last or scored or self._stopping:
                 self.save(record)
         except Diverged as error:
             self._roll_back(error)
@@ -243,6 +237,29 @@ class Trainer:
             with self.folder.writing():
                 grid.save(self.newest)
         self._for_loggers(lambda logger: logger.picture(self.step, grid))
+
+    def _score(self, record: Record) -> None:
+        """Score the averaged generator; the scores are told with the metrics of the step."""
+        self._refuse_faults()  # in all processes, which go back together
+        if self.engine.processes.rank or self.scoring is None:
+            return
+        since = time.perf_counter()
+        try:
+            scores = self.scoring.scores(self.engine.gan, self.engine.ema.network(), self.step)
+        except DataError as error:
+            # What was trained is worth as much without.
+            self.tell(f"step {self.step:,} is not scored: {error}")
+            return
+        self._numbers = self.step, {**self._measured(record), **scores}
+        if self.folder is not None:
+            with self.folder.writing():
+                self.folder.append(self.folder.metrics, {"step": self.step, **scores})
+        self._for_loggers(lambda logger: logger.numbers(self.step, scores))
+        told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        seconds = time.perf_counter() - since
+        self.tell(f"step {self.step:,}: {told}  (scored in {seconds:.1f} s)")
+        # What scoring takes is not the speed of a step.
+        self._clock = self._clock[0] + seconds, self._clock[1]
 
     def _for_loggers(self, call: Callable[[Logger], None]) -> None:
         """Call every logger; one that fails is told of and left out, and training goes on."""

@@ -1,0 +1,29 @@
+"""Scores that can be trusted: how they are made is part of them."""
+
+from gankit.evaluate.card import SUBJECT, Card, Difference
+from gankit.evaluate.defaults import default_count, default_features, default_metrics
+from gankit.evaluate.evaluation import Evaluation
+from gankit.evaluate.given import given
+from gankit.evaluate.naming import Named, named, provided
+from gankit.evaluate.scores import Compared, Scores, compared, read, write
+from gankit.evaluate.sets import batches
+
+__all__ = [
+    "SUBJECT",
+    "Card",
+    "Compared",
+    "Difference",
+    "Evaluation",
+    "Named",
+    "Scores",
+    "batches",
+    "compared",
+    "default_count",
+    "default_features",
+    "default_metrics",
+    "given",
+    "named",
+    "provided",
+    "read",
+    "write",
+]
