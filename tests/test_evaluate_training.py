@@ -127,7 +127,7 @@ def test_scores_are_in_the_metrics_and_with_their_cards_in_files(tmp_path: Path)
     assert made.card.lines["images"] == f"{spec.name} {spec.hash[:8]}, seed 0"
     assert made.card.lines["weights"] == "averaged, decay 0.9"
     assert made.card.lines["count"] == "40 generated, 1,797 real"
-    assert sum(line.startswith("looks at 1,797 real") for line in said) <= 1
+    assert sum(line.startswith("looks at 1,797 images: real") for line in said) <= 1
     assert [line for line in said if line.startswith("step 8: frechet ")]
 
 

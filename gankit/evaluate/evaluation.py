@@ -107,15 +107,13 @@ class Evaluation:
         Of those that were held out, or else of every second one against the others. A metric that
         takes more images than there are is left out.
         """
-        others = self.held_out
-        if others is None:
-            halves = [Half(self.data, self.real_count, odd) for odd in (0, 1)]
+        if self.held_out is None:
+            even, odd = (Half(self.data, self.real_count, odd) for odd in (False, True))
+            one = self._reference("half of the real", even, len(even))
+            other = self._reference("the other half of the real", odd, len(odd))
         else:
-            halves = [Half(self.data, self.real_count), Half(others, len(others))]
-        names = "half of the real", "the other half of the real"
-        one, other = (
-            self._reference(name, half, len(half)) for name, half in zip(names, halves, strict=True)
-        )
+            one = self._reference("real", self.data, self.real_count)
+            other = self._reference("held out", self.held_out, len(self.held_out))
         found: dict[str, float] = {}
         for name in self.metrics:
             with suppress(DataError):
@@ -197,7 +195,7 @@ class Evaluation:
     def _gathered(self, images: Iterable[Batch], what: str, count: int) -> dict[str, Gathered]:
         """What every metric keeps of a set of images."""
         found: dict[str, Gathered] = {name: m.part.gather() for name, m in self.metrics.items()}
-        self.tell(f"looks at {count:,} {what} images")
+        self.tell(f"looks at {count:,} images: {what}")
         for batch, labels in images:
             try:
                 seen: Seen = self.features.part(batch.to(self.device))

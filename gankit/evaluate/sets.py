@@ -20,12 +20,12 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 class Half:
-    """A data set's first so many images, or every second one of those."""
+    """Every second one of a data set's first so many images: the even ones, or the odd."""
 
-    def __init__(self, data: Dataset, count: int, odd: int | None = None) -> None:
+    def __init__(self, data: Dataset, count: int, odd: bool) -> None:
         self.data = data
         self.image = data.image
-        self._places = torch.arange(count) if odd is None else torch.arange(odd, count, 2)
+        self._places = torch.arange(int(odd), count, 2)
 
     def __len__(self) -> int:
         return len(self._places)
