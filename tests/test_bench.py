@@ -156,6 +156,7 @@ def test_logs_grids_and_checkpoints_count_as_often_as_they_come(
     assert profile.parts[REST].median < 0.04
 
 
+@pytest.mark.slow
 def test_the_memory_is_about_what_the_plan_says() -> None:
     settings = "penalty.r1.every=3"
     profile = profile_of(IMAGES, settings, steps=3)

@@ -101,6 +101,7 @@ def test_celeba_from_the_download_to_samples(faces: Path) -> None:
     assert run("sample", "run", "-n", 4, "--out", "x.png", "--device", "cpu").code == 0
 
 
+@pytest.mark.slow
 def test_a_run_on_packed_images_is_the_run_on_the_folder(photos: Path) -> None:
     """To the bit, and stopped in between: the order of the data needs no state."""
     assert run("data", "pack", "folder", "--root", photos, "--out", "out", "--size", 16).code == 0

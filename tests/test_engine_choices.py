@@ -193,23 +193,30 @@ def test_one_of_gs_turn_may_differentiate_both(
     assert "attention is not taken: smooth takes second derivatives" in told
 
 
+TAKEN = (
+    "taken: queries, keys and values are one convolution, scores and softmax one kernel, "
+    "where that is faster"
+)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([], "taken: scores and softmax are one kernel, where that is faster"),
+        (
+            [],
+            TAKEN,
+        ),
         (
             ["penalty.r1={}"],
-            "taken: scores and softmax are one kernel, where that is faster;"
-            " not in the discriminator, of which r1 takes second derivatives",
+            f"{TAKEN}; not in the discriminator, of which r1 takes second derivatives",
         ),
         (
             ["penalty.r1={}", "penalty.lecam={}", "penalty.r2={}"],
-            "taken: scores and softmax are one kernel, where that is faster;"
-            " not in the discriminator, of which r1 and r2 take second derivatives",
+            f"{TAKEN}; not in the discriminator, of which r1 and r2 take second derivatives",
         ),
         (
             ["generator.attention=none"],
-            "taken: scores and softmax are one kernel, where that is faster",
+            TAKEN,
         ),
         (
             ["generator.attention=none", "penalty.r1={}"],

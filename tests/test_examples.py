@@ -118,12 +118,8 @@ def stood_in(name: str, folder: Path) -> list[str]:
 
 
 LONG = {
-    "biggan_128",
-    "infomax_gan_128",
-    "r3gan_32",
-    "sagan_imagenet_128",
-    "ssgan_128",
-    "wgan_gp_64",
+    *("biggan_128", "infomax_gan_128", "r3gan_32", "sagan_imagenet_128", "sagan_resnet_celeba_128"),
+    *("sngan_128", "ssgan_128", "wgan_gp_64"),
 }
 """Recipes whose ten steps take seconds at any width; others of their kind are among the rest."""
 

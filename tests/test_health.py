@@ -306,7 +306,7 @@ def test_a_distance_may_be_large() -> None:
     assert list(crossed(numbers | {"loss_D": 0.0})) == ["gap"]
 
 
-@pytest.mark.parametrize(("recipe", "steps"), [("quickstart_digits", 25), ("ring", 200)])
+@pytest.mark.parametrize(("recipe", "steps"), [("quickstart_digits", 25), ("ring", 500)])
 def test_a_recipe_crosses_no_line(recipe: str, steps: int) -> None:
     spec = load(ROOT / f"examples/{recipe}.toml")
     gan, data = build(spec)

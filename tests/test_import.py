@@ -426,6 +426,7 @@ def original(it: Saved, role: str, change: Callable[[dict[str, Tensor]], object]
     return LIBRARIES[it.case.library].original(tensors)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_tensor_has_one_place(saved: Callable[[str], Saved], data: st.DataObject) -> None:

@@ -469,7 +469,9 @@ def check_step(*overrides: str, **how: Any) -> None:
             torch.testing.assert_close(states[0][key], states[1][key], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "attention")) for n in STEPS]
+)
 def test_a_step_is_the_same_without_fast_paths(name: str) -> None:
     check_step(*STEPS[name])
 

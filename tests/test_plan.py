@@ -386,7 +386,13 @@ def test_what_cannot_be_planned(overrides: list[str], message: str) -> None:
 # --- recipes
 
 
-@pytest.mark.parametrize("name", recipes.names())
+LONG = {"biggan_128", "r3gan_32", "sagan_imagenet_128"}
+"""Recipes whose step takes seconds even without values."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in recipes.names()]
+)
 def test_every_recipe_is_planned(name: str) -> None:
     spec = load(recipes.find(name))
     made = plan(spec)

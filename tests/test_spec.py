@@ -23,7 +23,7 @@ from gankit.registry import REQUIRED, Entry, Option, registry
 from gankit.registry.options import options_of
 from gankit.schedules import factors_of, rates_of
 from gankit.spec import HalfLife, Spec, Train, dumps, load, loads
-from gankit.spec.model import LISTS, RESUMABLE, SECTIONS
+from gankit.spec.model import LISTS, RESUMABLE, SECTIONS, Eval
 from gankit.spec.values import record_of
 
 BASE = """\
@@ -452,6 +452,14 @@ SPECS = st.fixed_dictionaries(
         **{section: part(kind, 2) for section, kind in SECTIONS.items() if section not in OWN},
         **{section: several(kind) for section, kind in LISTS.items()},
         "train": table(options_of(Train), 1).map(in_equal_shares),
+        "eval": st.fixed_dictionaries(
+            {},
+            optional={
+                # No metric may be there twice.
+                name: several("metric") if option.many else of_option(option, 1)
+                for name, option in options_of(Eval).items()
+            },
+        ),
     },
     optional={section: part(SECTIONS[section], 2) for section in OWN},
 )
@@ -807,6 +815,8 @@ def test_strategies_reach_every_part() -> None:
     drawn = {
         *SECTIONS.values(),
         *LISTS.values(),
+        "features",
+        "metric",
         "norm",
         "attention",
         "activation",
@@ -820,4 +830,4 @@ def test_specs_are_values() -> None:
     spec = loads(BASE)
     assert loads(BASE) == spec
     assert copy.deepcopy(spec.plain()) == spec.plain()
-    assert len(set(itertools.chain(spec.resolved(), spec.plain()))) == 15
+    assert len(set(itertools.chain(spec.resolved(), spec.plain()))) == 16

@@ -84,9 +84,9 @@ class SelfAttention2d(nn.Module):
         return x + self.gamma * self.output(attended)
 
     def _projected(self, x: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values: one convolution where all three are convolutions."""
+        """Queries, keys and values: one convolution where all three are, and nobody listens."""
         layers: list[Any] = [self.query, self.key, self.value]
-        if not self.fast or not all(isinstance(layer, nn.Conv2d) for layer in layers):
+        if not self.fast or not all(map(_silent, layers)):
             return [layer(x) for layer in layers]
         weights = [layer.weight for layer in layers]
         biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -99,6 +99,12 @@ class SelfAttention2d(nn.Module):
         if query.is_cuda:
             return fused
         return padded if query.shape[1] * key.shape[1] >= LEAST else explicit
+
+
+def _silent(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution whose hooks nobody waits for."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks
+    return isinstance(layer, nn.Conv2d) and not any(hooks)
 
 
 LEAST = 2**20
