@@ -41,6 +41,7 @@ from gankit.errors import (
     SpecError,
     UsageError,
 )
+from gankit.evaluate import Card, Scores, file_of, write
 from gankit.export import FORMATS, LIMIT, Exported, export, load, of_file, of_run
 from gankit.export import formats as formats_module
 from gankit.export.folding import Passed, _absorb, fold_batchnorms, fold_weights
@@ -114,9 +115,9 @@ def exported(images: Path, classes: Path, tmp_path_factory: pytest.TempPathFacto
 
     @cache
     def made(source: str, to: str) -> Exported:
-        (runs[source] / "eval").mkdir(exist_ok=True)
-        (runs[source] / "eval" / "fid.json").write_text('{"step": 20, "frechet": 12.5, "on": "x"}')
-        (runs[source] / "eval" / "old.json").write_text('{"step": 10, "kid": 1.0}')
+        for step, name, value in ((20, "frechet", 12.5), (10, "kid", 1.0)):
+            made = Scores({name: value}, {name: name}, {name: "lower"}, Card({"count": "4 of 4"}))
+            write(file_of(runs[source], step), made)
         return export(of_run(runs[source]), to, folder / f"{source}.{to}")
 
     return made
@@ -592,6 +593,7 @@ def test_the_card_is_true_and_its_code_runs(
     assert f"{made.file.stat().st_size:,} bytes" in text
     assert dumps(live.spec.resolved()) in text
     assert "| `frechet` | 12.5 |" in text
+    assert "| count | `4 of 4` |" in text, "the card of how they were made"
     assert "kid" not in text
     assert "`digits`: 1797 handwritten digits" in text
     assert f"differs by at most {made.difference:.1e}" in text

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gankit.errors import SetupError, UsageError
+from gankit.errors import OptionError, SetupError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from gankit.build import GAN
+    from gankit.slots import Latent
     from gankit.spec import Spec
 
 __all__ = [
@@ -23,11 +25,14 @@ __all__ = [
     "Plugins",
     "Set",
     "SpecName",
+    "Standing",
     "Threads",
+    "Truncation",
     "load_plugins",
     "load_spec",
     "pick_device",
     "tell",
+    "truncated",
 ]
 
 SpecName = Annotated[
@@ -44,6 +49,15 @@ Plugins = Annotated[
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
 Threads = Annotated[
     int, typer.Option(metavar="N", help="CPU threads; 0 leaves torch its own choice.")
+]
+
+
+Truncation = Annotated[
+    float | None,
+    typer.Option(metavar="T", help="No latents further out than T standard deviations."),
+]
+Standing = Annotated[
+    int, typer.Option(metavar="N", help="Batch statistics anew, from N batches of fakes.")
 ]
 
 
@@ -75,6 +89,25 @@ def load_plugins(plugins: Sequence[Path] | None) -> None:
 
     for path in plugins or ():
         load_file(path)
+
+
+def truncated(gan: GAN, threshold: float | None, seed: int) -> Latent | None:
+    """Latents that are not the network's own, if `--truncation` asks for any.
+
+    Raises:
+        UsageError: these latents cannot be truncated so.
+    """
+    if threshold is None:
+        return None
+    from gankit.randomness import generator
+    from gankit.train import sampling
+
+    try:
+        latent = sampling.truncation(gan, threshold)
+        latent(1, gan.latent_width, generator(seed))
+    except OptionError as error:
+        raise UsageError(f"--truncation: {error}") from error
+    return latent
 
 
 def pick_device(name: str, threads: int = 0) -> torch.device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from gankit.evaluate import Compared, Scores
 
 __all__ = ["compare"]
-
-STEP = re.compile(r"step_\d+\.json")
-"""The files of scores in a run's folder."""
 
 
 def compare(
@@ -70,16 +66,17 @@ def _row(row: Compared) -> dict[str, Any]:
 
 def _found(path: Path) -> list[Scores]:
     """The scores of a run, the newest step last, or in a file."""
-    from gankit.evaluate import read
+    from gankit.evaluate import files_of, read
 
     if path.is_file():
         return read(path)
     if not path.exists():
         raise UsageError(f"there is no {path}")
-    files = [file for file in (path / "eval").glob("*.json") if STEP.fullmatch(file.name)]
+    files = files_of(path)
     if not files:
         raise UsageError(f"{path} has no scores yet: gankit eval {path}")
-    return read(max(files, key=lambda file: int(file.stem.removeprefix("step_"))))
+    _, newest = files[-1]
+    return read(newest)
 
 
 def _print(one: Path, other: Path, rows: list[Compared]) -> None:

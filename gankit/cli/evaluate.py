@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gankit.cli.common import Device, Plugins, Threads, pick_device, tell
+from gankit.cli.common import (
+    Device,
+    Plugins,
+    Standing,
+    Threads,
+    Truncation,
+    pick_device,
+    tell,
+    truncated,
+)
 from gankit.cli.tables import number, show
-from gankit.errors import OptionError, SpecError, UsageError
+from gankit.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
     from gankit.errors import Problem
@@ -48,13 +57,8 @@ def evaluate(
     weights: Annotated[
         str, typer.Option(metavar="ema|generator", help="The averaged generator, or the newest.")
     ] = "ema",
-    truncation: Annotated[
-        float | None,
-        typer.Option(metavar="T", help="No latents further out than T standard deviations."),
-    ] = None,
-    standing: Annotated[
-        int, typer.Option(metavar="N", help="Batch statistics anew, from N batches of fakes.")
-    ] = 0,
+    truncation: Truncation = None,
+    standing: Standing = 0,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to write; RUN/eval/step_N.json by default."),
@@ -95,10 +99,11 @@ def evaluate(
         _refuse_other_files(out)
         scores = _of_images(run, asked, data, count, real, where, plugin)
     else:
+        from gankit.evaluate import file_of
         from gankit.export import of_run
 
         live = of_run(run, weights, plugins=tuple(plugin or ()), device=where, tell=tell)
-        out = out or (live.run / "eval" / f"step_{live.step:07d}.json" if live.run else None)
+        out = out or (file_of(live.run, live.step) if live.run else None)
         _refuse_other_files(out)
         scores = _of_run(live, asked, data, count, real, where, seed, truncation, standing, plugin)
     if out is not None:
@@ -202,7 +207,6 @@ def _of_run(
     truncation: float | None, standing: int, plugin: list[Path] | None,
 ) -> Scores:  # fmt: skip
     from gankit.build import bind
-    from gankit.randomness import generator
     from gankit.train import sampling, scoring
 
     spec = live.spec
@@ -215,13 +219,7 @@ def _of_run(
     _refuse_more(real, against)
     chosen = _with(_with(asked, other), spec.eval)
     evaluation = scoring.evaluation_of(chosen, against, about, device=where, real=real, tell=tell)
-    latent, network = None, live.network
-    if truncation is not None:
-        try:
-            latent = sampling.truncation(live.gan, truncation)
-            latent(1, live.gan.latent_width, generator(seed))
-        except OptionError as error:
-            raise UsageError(f"--truncation: {error}") from error
+    latent, network = truncated(live.gan, truncation, seed), live.network
     if standing:
         network = sampling.standing(live.gan, network, standing, seed, latent=latent)
     lines = scoring.about_run(spec, live.step, live.weights, seed, truncation, standing)

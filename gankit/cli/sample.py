@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gankit.cli.common import Device, Plugins, Threads, pick_device, tell
-from gankit.errors import OptionError, SetupError, UsageError, choices
+from gankit.cli.common import (
+    Device,
+    Plugins,
+    Standing,
+    Threads,
+    Truncation,
+    pick_device,
+    tell,
+    truncated,
+)
+from gankit.errors import SetupError, UsageError, choices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gankit.export import Live
-    from gankit.slots import Latent
     from gankit.views import Drawing
 
 __all__ = ["sample"]
@@ -68,13 +76,8 @@ def sample(
         list[str] | None,
         typer.Option(metavar="ROW,COLUMN", help="A pixel whose attention is shown; up to five."),
     ] = None,
-    truncation: Annotated[
-        float | None,
-        typer.Option(metavar="T", help="No latents further out than T standard deviations."),
-    ] = None,
-    standing: Annotated[
-        int, typer.Option(metavar="N", help="Batch statistics anew, from N batches of fakes.")
-    ] = 0,
+    truncation: Truncation = None,
+    standing: Standing = 0,
     device: Device = "auto",
     threads: Threads = 0,
     plugin: Plugins = None,
@@ -85,7 +88,7 @@ def sample(
     live = _live(run, tuple(plugin or ()), device, threads)
     if standing and live.exported:
         raise UsageError("--standing: an export has its batch statistics folded in; use the run")
-    latent = _latent(live, truncation, seed)
+    latent = truncated(live.gan, truncation, seed)
     try:
         if standing:
             from gankit.train.sampling import standing as settled
@@ -139,21 +142,6 @@ def _live(run: Path, plugins: tuple[Path, ...], device: str, threads: int) -> Li
     if live.player == "discriminator":
         raise UsageError(f"{run} holds a discriminator; samples are drawn from a generator")
     return live
-
-
-def _latent(live: Live, truncation: float | None, seed: int) -> Latent | None:
-    """Latents that are not the network's own, if any are asked for."""
-    if truncation is None:
-        return None
-    from gankit.randomness import generator
-    from gankit.train import sampling
-
-    try:
-        latent = sampling.truncation(live.gan, truncation)
-        latent(1, live.gan.latent_width, generator(seed))
-    except OptionError as error:
-        raise UsageError(f"--truncation: {error}") from error
-    return latent
 
 
 def _classes(live: Live, text: str | None) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from gankit.evaluate.defaults import default_count, default_features, default_me
 from gankit.evaluate.evaluation import Evaluation
 from gankit.evaluate.given import given
 from gankit.evaluate.naming import Named, named, provided
-from gankit.evaluate.scores import Compared, Scores, compared, read, write
+from gankit.evaluate.scores import Compared, Scores, compared, file_of, files_of, read, write
 from gankit.evaluate.sets import batches
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "default_count",
     "default_features",
     "default_metrics",
+    "file_of",
+    "files_of",
     "given",
     "named",
     "provided",

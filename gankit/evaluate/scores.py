@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 from gankit.errors import DataError
 from gankit.evaluate.card import Card, Difference
 
-__all__ = ["Compared", "Scores", "compared", "read", "write"]
+__all__ = ["Compared", "Scores", "compared", "file_of", "files_of", "read", "write"]
 
+STEP = re.compile(r"step_(\d+)\.json", re.ASCII)
 
 MOST = 1e300
 """Beyond it no score is read; what is not a number, or infinite, is not below it."""
@@ -44,6 +46,17 @@ class Scores:
             "notes": list(self.notes),
             "floor": dict(self.floor),
         }
+
+
+def file_of(run: Path, step: int) -> Path:
+    """Where a run keeps the scores of a step."""
+    return run / "eval" / f"step_{step:07d}.json"
+
+
+def files_of(run: Path) -> list[tuple[int, Path]]:
+    """The files of scores in a run's folder, by their steps."""
+    found = [(STEP.fullmatch(file.name), file) for file in (run / "eval").glob("step_*.json")]
+    return sorted((int(match[1][:18]), file) for match, file in found if match and file.is_file())
 
 
 def write(file: Path, scores: Scores) -> None:

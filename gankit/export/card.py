@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from gankit import __version__
+from gankit.errors import DataError
+from gankit.evaluate import Scores, file_of, read
 from gankit.export.live import Live
 from gankit.export.tracing import ROWS, Call
 from gankit.latents import uniform
@@ -199,29 +201,25 @@ def _data(live: Live) -> str:
 
 
 def _scored(live: Live) -> str:
-    found = scores(live.run, live.step) if live.run else {}
+    found = scores(live.run, live.step) if live.run else []
     if not found:
         return "None were taken at this step."
-    return _table({f"`{name}`": f"{value:g}" for name, value in found.items()})
+    return "\n\n".join(_scores(each) for each in found)
 
 
-def scores(run: Path, step: int) -> dict[str, float]:
-    """The numbers that the files in a run's folder `eval` have for a step."""
-    found: dict[str, float] = {}
-    for file in sorted((run / "eval").glob("*.json")):
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(told, dict) and told.get("step") == step:
-            told = {**told, **(told["scores"] if isinstance(told.get("scores"), dict) else {})}
-            numbers = (int, float)
-            found |= {
-                name: float(value)
-                for name, value in told.items()
-                if name != "step" and isinstance(value, numbers) and not isinstance(value, bool)
-            }
-    return found
+def _scores(one: Scores) -> str:
+    """A table of scores, and under it the card of how they were made."""
+    values = _table({f"`{name}`": f"{value:g}" for name, value in one.values.items()})
+    made = _table({line: f"`{' '.join(text.split())}`" for line, text in one.card.lines.items()})
+    return f"{values}\n\nMade so:\n\n{made}"
+
+
+def scores(run: Path, step: int) -> list[Scores]:
+    """What `gankit eval`, or training, has written down for a step; nothing of a damaged file."""
+    try:
+        return read(file_of(run, step))
+    except DataError:
+        return []
 
 
 def _tensors(network: nn.Module) -> str:

@@ -176,8 +176,9 @@ class Run:
 
     def scores(self) -> list[tuple[int, Path]]:
         """The files of scores by their step."""
-        found = _numbered(self.path / "eval", r"step_(\d+)\.json")
-        return [(step, path) for step, path in found if path.is_file()]
+        from gankit.evaluate import files_of
+
+        return files_of(self.path)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The checkpoints by their step."""

@@ -19,6 +19,7 @@ from gankit.evaluate import (
     default_count,
     default_features,
     default_metrics,
+    file_of,
     named,
     provided,
     write,
@@ -147,7 +148,7 @@ class InTraining:
         about = about_run(self.spec, step, "ema", 0)
         made = score(self.evaluation, gan, network, about, count=self.spec.eval.count)
         if self.folder is not None:
-            write(self.folder / "eval" / f"step_{step:07d}.json", made)
+            write(file_of(self.folder, step), made)
         if made.floor:
             told = "  ".join(f"{name} {value:.4g}" for name, value in made.floor.items())
             self.evaluation.tell(f"real images against other real ones: {told}")
