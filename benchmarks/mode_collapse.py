@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 import torch
 from side_by_side import commit
 
+from gankit.cli.train import seeds_of
 from gankit.export import of_run
 from gankit.recipes import find
 from gankit.spec import Spec, load
@@ -58,7 +60,7 @@ def spec_of(data: str, variant: str, seed: int, steps: int = 0) -> Spec:
     """The spec of a run."""
     file = find(data)
     part = load(file).discriminator.plain(full=False)
-    words = ", ".join(f"{k} = {v!r}".replace("True", "true") for k, v in part.items())
+    words = ", ".join(f"{key} = {json.dumps(value)}" for key, value in part.items())
     overrides = [text.format(discriminator=f"{{ {words} }}") for text in VARIANTS[variant]]
     length = [f"train.steps={steps}"] * bool(steps)
     return load(file, [*overrides, *length, f"seed={seed}"])
@@ -126,15 +128,20 @@ def scored(data: str, variant: str, spec: Spec, folder: Path, packed: int) -> di
 
 def table(data: str) -> Iterator[str]:
     """The lines of a table: mean and standard error over seeds, and the worst seed."""
+    of_data = [row for row in rows() if row["data"] == data]
+    if not of_data:
+        yield "No run is on record yet."
+        return
     yield "| | seeds | steps | modes | worst | high quality % | reverse KL |"
     yield "|---|---|---|---|---|---|---|"
     for variant in VARIANTS:
-        current = {identity(spec_of(data, variant, 0))}
-        found = [r for r in rows() if r["data"] == data and r["variant"] == variant]
-        # The hash of a run holds its seed; what it is otherwise is asked of the recipe as it is.
-        seeds = {int(row["seed"]) for row in found}
-        current |= {identity(spec_of(data, variant, seed)) for seed in seeds}
-        found = [row for row in found if row["hash"] in current]
+        found = [
+            row
+            for row in of_data
+            # Those of the recipe as it is: one that has changed since says nothing of it.
+            if row["variant"] == variant
+            and row["hash"] == identity(spec_of(data, variant, int(row["seed"])))
+        ]
         if not found:
             continue
         modes = [float(row["modes"]) for row in found]
@@ -161,14 +168,6 @@ def write_tables() -> None:
         _, _, after = rest.partition(end)
         text = before + begin + "\n".join(table(data)) + "\n" + end + after
     PAGE.write_text(text, encoding="utf-8")
-
-
-def seeds_of(text: str) -> list[int]:
-    """The numbers of `0-9` or `0,3,4`."""
-    if "-" in text:
-        first, last = map(int, text.split("-"))
-        return [*range(first, last + 1)]
-    return [int(word) for word in text.split(",")]
 
 
 def main(arguments: list[str] | None = None) -> None:

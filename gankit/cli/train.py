@@ -16,7 +16,7 @@ import typer
 from gankit.cli.common import Device, Plugins, Set, SpecName, Threads, load_spec, pick_device, tell
 from gankit.errors import UsageError
 
-__all__ = ["train"]
+__all__ = ["seeds_of", "train"]
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 
@@ -46,7 +46,7 @@ def train(
     if seeds:
         if run is not None or processes > 1:
             raise UsageError("--seeds makes a run of each: leave out --run and --processes")
-        _train_seeds(spec, _numbers(seeds), overrides, device, threads, plugin)
+        _train_seeds(spec, seeds_of(seeds), overrides, device, threads, plugin)
         return
     checked = load_spec(spec, overrides, plugin)
     from gankit.train import run as run_training
@@ -102,7 +102,7 @@ def _train_seeds(
         tell(f"next: gankit eval {_quoted(folder)}")
 
 
-def _numbers(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
     """The seeds of `0-9` or `0,3,4`."""
     found = re.fullmatch(r"(\d+)-(\d+)|\d+(,\d+)*", text.replace(" ", ""))
     if found is None:

@@ -46,20 +46,18 @@ class Compiled(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         # A plain module, without values: all that it reads it is handed.
-        plain = unparametrized(network).to("meta")
+        called = conditional(unparametrized(network).to("meta"), "labels")
+        own = conditional(network, "labels")
         self._places = [
-            (f"{prefix}.{name}".lstrip("."), network.get_submodule(prefix), name)
-            for prefix, module in plain.named_modules()
+            (f"{prefix}.{name}".lstrip("."), own.get_submodule(prefix), name)
+            for prefix, module in called.named_modules()
             for name in (*module._parameters, *module._buffers)
             if getattr(module, name) is not None
         ]
-        called = conditional(plain, "labels")
-        within = "" if called is plain else "module."
 
         def forward(tensors: dict[str, Tensor], x: Tensor, labels: Tensor | None) -> Any:
             return functional_call(called, tensors, (x, labels))
 
-        self._places = [(within + path, module, name) for path, module, name in self._places]
         # What is compiled is remembered by its code, a few times at most for each: without a copy
         # of its own a second network, or a second GAN, would soon run as it is written.
         forward.__code__ = forward.__code__.replace()
